@@ -1,0 +1,205 @@
+"""Bring MNIST to data/mnist.npz, whole and verified, or make a stand-in for it.
+
+    python data/get_mnist.py              keep a good file, else download one
+    python data/get_mnist.py --stand-in   write data/stand-in.npz from scikit-learn's digits
+
+Exit status: 0 the file is there and good; 1 nothing could be downloaded or written;
+2 the file that is there is not MNIST (it is left as it is).
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+DATA = Path(__file__).resolve().parent
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+# SHA-256 of the bytes of the four arrays, one after the other in the order of KEYS. It is taken
+# over the arrays and not over the file, because archives of the same arrays differ in their bytes.
+MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+IDX_URLS = [
+    f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz"
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+]
+
+
+class WrongFileError(Exception):
+    """A file is there, and it is not MNIST."""
+
+
+def digest(arrays):
+    """Return the SHA-256 of the arrays' bytes, in order, as 64 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(np.ascontiguousarray(array, dtype=np.uint8))
+    return sha.hexdigest()
+
+
+def read(file):
+    """Read the four uint8 arrays of MNIST from an .npz file or file object, and verify them.
+
+    Raises WrongFileError, with the reason, if the file cannot be read or holds something else.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = [archive[key] for key in KEYS]
+    except KeyError as error:
+        raise WrongFileError(f"it has no array {error.args[0].split()[0]}") from None
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise WrongFileError(f"it cannot be read ({type(error).__name__}: {error})") from None
+    if digest(arrays) != MNIST_SHA256:
+        shape = " × ".join(map(str, arrays[0].shape))
+        raise WrongFileError(f"its arrays are not MNIST's (x_train is {shape})")
+    return arrays
+
+
+def download(url):
+    """Return the bytes at `url`, printing how far it has come."""
+    print(f"Downloading {url}")
+    request = urllib.request.Request(url, headers={"User-Agent": "get_mnist.py"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        body = bytearray()
+        while block := response.read(1 << 20):
+            body += block
+            print(f"  {len(body) / 1e6:.1f} MB", end="\r", flush=True)
+    print()
+    if total and len(body) < total:
+        raise OSError(f"the download broke off after {len(body):,} of {total:,} bytes")
+    return bytes(body)
+
+
+def parse_idx(body):
+    """Turn a gzipped IDX file (the format MNIST was published in) into a uint8 array.
+
+    Two zero bytes, the type (8 = uint8), the number of axes, one big-endian int32 an axis, pixels.
+    """
+    raw = gzip.decompress(body)
+    if raw[:3] != b"\0\0\x08":
+        raise OSError("this is no IDX file of bytes")
+    axes = raw[3]
+    shape = np.frombuffer(raw, ">i4", count=axes, offset=4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def from_keras():
+    return read(io.BytesIO(download(KERAS_URL)))
+
+
+def from_idx():
+    arrays = [parse_idx(download(url)) for url in IDX_URLS]
+    if digest(arrays) != MNIST_SHA256:
+        raise WrongFileError("what was downloaded is not MNIST")
+    return arrays
+
+
+def write(path, **arrays):
+    """Write an .npz file under a temporary name, then rename it: `path` is whole or untouched."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def stand_in():
+    """Make a small stand-in for MNIST from scikit-learn's 1,797 digits of 8×8 pixels.
+
+    Each digit is brought to 28×28 the way MNIST was made: cropped, fitted into 20×20 keeping its
+    proportions, placed with its centre of mass at the centre. Returns a dict like mnist.npz.
+    """
+    from scipy.ndimage import center_of_mass
+    from skimage.transform import resize
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    images = np.zeros((len(digits.images), 28, 28), np.uint8)
+    for small, image in zip(digits.images / 16, images, strict=True):
+        rows, columns = np.nonzero(small)
+        box = small[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        scale = 20 / max(box.shape)
+        shape = [max(1, round(scale * side)) for side in box.shape]
+        box = resize(box, shape, order=3, mode="constant").clip(0, 1)
+        # The top left corner that brings the centre of mass to the middle, kept inside the picture.
+        corner = [
+            int(np.clip(round(13.5 - centre), 0, 28 - side))
+            for centre, side in zip(center_of_mass(box), shape, strict=True)
+        ]
+        image[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]] = 255 * box
+    x_train, x_test, y_train, y_test = train_test_split(
+        images,
+        digits.target.astype(np.uint8),
+        test_size=400,
+        stratify=digits.target,
+        random_state=0,
+    )
+    return dict(zip(KEYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+def get_mnist(path):
+    """Make sure that MNIST is at `path`.
+
+    Raises WrongFileError if something else is there, OSError if nothing could be downloaded or
+    written. In both cases whatever was at `path` is left as it was.
+    """
+    if path.exists():
+        read(path)
+        print(f"MNIST is in {path}, complete and verified.")
+        return
+    failures = []
+    for source in (from_keras, from_idx):
+        try:
+            arrays = source()
+            break
+        except Exception as error:  # a broken download can fail in many ways
+            print(f"  failed: {error}")
+            failures.append(str(error))
+    else:
+        raise OSError("MNIST could not be downloaded (" + "; ".join(failures) + ")")
+    write(path, **dict(zip(KEYS, arrays, strict=True)))
+    print(f"MNIST is now in {path}, complete and verified.")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Bring MNIST to data/mnist.npz.")
+    parser.add_argument("--stand-in", action="store_true", help="write data/stand-in.npz instead")
+    path = DATA / "mnist.npz"
+    try:
+        if parser.parse_args(arguments).stand_in:
+            path = DATA / "stand-in.npz"
+            write(path, **stand_in())
+            print(f"A small stand-in for MNIST is in {path}.")
+        else:
+            get_mnist(path)
+    except WrongFileError as error:
+        print(f"{path} is not MNIST: {error}.", file=sys.stderr)
+        print("Move it away or delete it, then run this again.", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{path} was not written: {error}.", file=sys.stderr)
+        print(
+            "Check the network, the free disk space and the folder's permissions, or copy an"
+            f" mnist.npz from another machine to {path}.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
