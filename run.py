@@ -1,12 +1,14 @@
 """Execute the series: bring the data, run the notebooks, write data/result.csv and pages/.
 
     python run.py            into pages/; the notebooks themselves stay as they are
-    python run.py --store    also store the outputs in notebooks/ (for whoever edits them)
+    python run.py --store    also store the outputs in notebooks/, and README.png (for editors)
 
-Exit status: 0 done; 1 a notebook failed; 2 data/mnist.npz is there and is not MNIST.
+Exit status: 0 done; 1 a notebook failed, or not even a stand-in could be written; 2 the data is
+not what it should be: data/mnist.npz is not MNIST, or --store was asked for without MNIST.
 """
 
 import argparse
+import base64
 import html
 import os
 import re
@@ -106,6 +108,17 @@ def printed(notebook, tag):
     ).strip()
 
 
+def picture(executed):
+    """Return the PNG file that README.md shows: the figure of the cell with that tag."""
+    return next(
+        base64.b64decode(output.data["image/png"])
+        for notebook in executed.values()
+        for cell in notebook.cells
+        if "readme-picture" in cell.metadata.get("tags", [])
+        for output in cell.outputs
+    )
+
+
 def write_page(name, notebook):
     """Write one notebook as a page that needs nothing but itself; links lead to its sisters."""
     page = nbformat.from_dict(notebook)
@@ -155,9 +168,9 @@ def main():
     store = parser.parse_args().store
     if status := choose_data():
         return status
-    stand_in = "DIGITS_DATA" in os.environ
-    if store and stand_in:
-        print("Stored outputs come from MNIST: bring it, and leave DIGITS_DATA unset.")
+    other_data = os.environ.get("DIGITS_DATA")
+    if store and other_data:
+        print("Stored outputs come from data/mnist.npz: bring it, and leave DIGITS_DATA unset.")
         return 2
 
     PAGES.mkdir(exist_ok=True)
@@ -174,15 +187,16 @@ def main():
         print(f"\r    done in {notebook.metadata['measured']['seconds']} s", flush=True)
 
     summary = "\n".join(filter(None, (printed(nb, "headline") for nb in executed.values())))
+    if other_data:
+        summary += f"\nNOT MNIST, but the data that DIGITS_DATA names: {Path(other_data).name}"
     write_index(executed, summary)
     if store:
         for name, notebook in executed.items():
             nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
+        (ROOT / "README.png").write_bytes(picture(executed))
     seconds = sum(notebook.metadata["measured"]["seconds"] for notebook in executed.values())
     print(f"\nAll of it took {seconds / 60:.1f} minutes.\n\n{summary}\n")
     print(f"Predictions: {DATA / 'result.csv'}\nPages to read: {PAGES / 'index.html'}")
-    if stand_in:
-        print("\nThis was NOT MNIST but the data that DIGITS_DATA names.")
     return 0
 
 

@@ -59,9 +59,10 @@ def read(file):
         raise WrongFileError(f"it has no array {error.args[0].split()[0]}") from None
     except Exception as error:  # a damaged archive can fail in many ways
         raise WrongFileError(f"it cannot be read ({type(error).__name__}: {error})") from None
-    if digest(arrays) != MNIST_SHA256:
+    as_in_mnist = all(array.dtype == np.uint8 for array in arrays) and arrays[0].ndim == 3
+    if not as_in_mnist or digest(arrays) != MNIST_SHA256:
         shape = " × ".join(map(str, arrays[0].shape))
-        raise WrongFileError(f"its arrays are not MNIST's (x_train is {shape})")
+        raise WrongFileError(f"its arrays are not MNIST's (x_train: {shape}, {arrays[0].dtype})")
     return arrays
 
 

@@ -1,0 +1,99 @@
+"""What the tests share: the notebooks, the functions defined in them, and a copy of the tree."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
+HAS_MNIST = (ROOT / "data" / "mnist.npz").exists() and not os.environ.get("DIGITS_DATA")
+
+sys.path[:0] = [str(ROOT), str(ROOT / "data")]
+os.environ["MPLBACKEND"] = "agg"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def definitions(number, *names, **given):
+    """Load functions, classes and constants by name out of a notebook, without running it.
+
+    number: "04", say. given: what the definitions find beside them, such as DATA. The notebook's
+    imports are executed. Returns a dict like a module's namespace.
+    """
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    wanted, found = [], set()
+    for cell in code_cells(read(path)):
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                wanted.append(node)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names:
+                wanted.append(node)
+                found.add(node.name)
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in names:
+                wanted.append(node)
+                found.add(node.targets[0].id)
+    assert found == set(names), f"{path.name} does not define {set(names) - found}"
+    space = dict(given)
+    exec(compile(ast.Module(wanted, type_ignores=[]), path.name, "exec"), space)
+    return space
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """The path of a stand-in for MNIST, as data/get_mnist.py makes it."""
+    import get_mnist
+
+    path = tmp_path_factory.mktemp("stand-in") / "stand-in.npz"
+    get_mnist.write(path, **get_mnist.stand_in())
+    return path
+
+
+def copy_tree(target):
+    """Copy the project to `target`: all that is needed to run it, MNIST too if it is here."""
+    for name in ("run.py", "notebooks", "data/README.md", "data/get_mnist.py", "data/mnist.npz"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".*"))
+        elif source.exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target / name)
+    return target
+
+
+@pytest.fixture(scope="session")
+def nbval(tmp_path_factory, stand_in):
+    """Run all notebooks under nbval in a copy of the tree; return the copy and the exit status.
+
+    On MNIST strictly: what a cell prints must be what is stored. On the stand-in, which gives
+    other numbers, only errors count.
+    """
+    tree = copy_tree(tmp_path_factory.mktemp("nbval") / "tree")
+    # TensorFlow may find something to say on stderr on any machine; the structure tests see to it
+    # that no stored output has any.
+    (tree / "notebooks" / "conftest.py").write_text(
+        "def pytest_collectstart(collector):\n"
+        "    if hasattr(collector, 'skip_compare'):\n"
+        "        collector.skip_compare += ('stderr',)\n"
+    )
+    environment = os.environ | ({} if HAS_MNIST else {"DIGITS_DATA": str(stand_in)})
+    command = [
+        *(sys.executable, "-m", "pytest", "-p", "no:python", "-p", "no:cacheprovider", "-q"),
+        *("--nbval" if HAS_MNIST else "--nbval-lax", "--nbval-current-env"),
+        *("--nbval-cell-timeout", "1800", "--tb", "short", "notebooks"),
+    ]
+    print(f"\nnbval, {'strict, on MNIST' if HAS_MNIST else 'lax, on the stand-in'}:", flush=True)
+    status = subprocess.run(command, cwd=tree, env=environment).returncode
+    return tree, status

@@ -1,0 +1,420 @@
+"""The functions that the notebooks teach, loaded out of them."""
+
+import math
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import definitions
+from scipy.stats import binomtest
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)
+
+
+# --- 01: loading -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def load_digits(tmp_path, monkeypatch):
+    monkeypatch.delenv("DIGITS_DATA", raising=False)
+    return definitions("01", "load_digits", "MNIST_SHA256", DATA=tmp_path)
+
+
+def no_network(*arguments):
+    raise OSError("URL fetch failure")
+
+
+def save(path, count=20):
+    images = np.zeros((count, 28, 28), np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % 10
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+
+
+def test_load_digits_names_a_file_that_is_given(load_digits, tmp_path, monkeypatch):
+    save(tmp_path / "my-own.npz")
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "my-own.npz"))
+    (x_train, y_train), (x_test, _), name = load_digits["load_digits"]()
+    assert name == "my-own"
+    assert x_train.shape == (20, 28, 28) and x_test.dtype == np.uint8 and y_train.max() == 9
+
+
+@pytest.mark.parametrize("body", [b"", b"PK\x03\x04 half a file", b"no archive"])
+def test_load_digits_refuses_a_damaged_file(load_digits, tmp_path, body):
+    (tmp_path / "mnist.npz").write_bytes(body)
+    with pytest.raises(RuntimeError, match=r"mnist\.npz is damaged: move it away, then run"):
+        load_digits["load_digits"]()
+    assert (tmp_path / "mnist.npz").read_bytes() == body
+
+
+def test_load_digits_refuses_another_data_set(load_digits, tmp_path):
+    save(tmp_path / "mnist.npz")
+    with pytest.raises(RuntimeError, match="is not MNIST: move it away"):
+        load_digits["load_digits"]()
+
+
+def test_load_digits_without_file_and_network(load_digits, monkeypatch):
+    monkeypatch.setattr(load_digits["keras"].datasets.mnist, "load_data", no_network)
+    with pytest.raises(RuntimeError, match="No MNIST: go online"):
+        load_digits["load_digits"]()
+
+
+def test_load_digits_lets_keras_download(load_digits, monkeypatch, stand_in):
+    with np.load(stand_in) as file:
+        train, test = (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
+    space = load_digits
+    monkeypatch.setattr(space["keras"].datasets.mnist, "load_data", lambda: (train, test))
+    digest = space["hashlib"].sha256(b"".join(a.tobytes() for a in (*train, *test))).hexdigest()
+    monkeypatch.setitem(space, "MNIST_SHA256", digest)
+    (x_train, _), _, name = space["load_digits"]()
+    assert name == "MNIST" and x_train is train[0]
+
+
+# --- 02: preparing -----------------------------------------------------------------------------
+
+
+def test_scale(random):
+    scale = definitions("02", "scale")["scale"]
+    images = random.integers(256, size=(5, 28, 28), dtype=np.uint8)
+    images[0, 0, :2] = 0, 255
+    scaled = scale(images)
+    assert scaled.shape == (5, 28, 28, 1) and scaled.dtype == np.float32
+    assert scaled.min() == 0 and scaled.max() == 1
+    assert np.array_equal((scaled[..., 0] * 255).round(), images)
+
+
+def test_split_is_stratified_and_repeatable(random):
+    split = definitions("02", "split")["split"]
+    labels = np.repeat(np.arange(10), 120)
+    images = np.arange(1200).reshape(-1, 1)
+    x_train, x_val, y_train, y_val = split(images, labels)
+    assert len(x_val) == 100 and set(np.bincount(y_val)) == {10}
+    assert sorted([*x_train[:, 0], *x_val[:, 0]]) == list(range(1200))
+    assert np.array_equal(labels[x_val[:, 0]], y_val)
+    assert np.array_equal(split(images, labels)[1], x_val)
+
+
+def test_softmax(random):
+    softmax = definitions("02", "softmax")["softmax"]
+    logits = random.normal(0, 300, (50, 10))
+    probabilities = softmax(logits)
+    assert np.isfinite(probabilities).all()
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert np.allclose(softmax(np.log([1.0, 2.0, 5.0])), [1 / 8, 2 / 8, 5 / 8])
+    assert np.allclose(softmax(logits + 7), probabilities)
+
+
+# --- 03: building ------------------------------------------------------------------------------
+
+
+def test_convolve(random):
+    from scipy.signal import correlate2d
+
+    convolve = definitions("03", "convolve")["convolve"]
+    for height, width, k in [(5, 5, 3), (28, 20, 5), (4, 9, 1)]:
+        image, kernel = random.normal(size=(height, width)), random.normal(size=(k, k))
+        assert np.allclose(convolve(image, kernel), correlate2d(image, kernel, mode="valid"))
+
+
+def test_build_cnn(random):
+    space = definitions("03", "build_cnn")
+    model = space["build_cnn"]("some_name")
+    images = random.random((7, 28, 28, 1)).astype("float32")
+    probabilities = np.array(model(images))
+    assert probabilities.shape == (7, 10)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert model.name == "some_name"
+    assert np.array_equal(probabilities, model(images)), "dropout is off in use"
+
+
+def test_write_whole(tmp_path):
+    write_whole = definitions("03", "write_whole")["write_whole"]
+    path = tmp_path / "result.csv"
+    write_whole(path, lambda part: part.write_text("first"))
+    write_whole(path, lambda part: part.write_text("second"))
+    assert path.read_text() == "second"
+
+    def full(part):
+        part.write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="could not be written.*No space left.*Free some disk space"):
+        write_whole(path, full)
+    assert path.read_text() == "second"
+    assert [file.name for file in tmp_path.iterdir()] == ["result.csv"]
+    with pytest.raises(OSError, match="could not be written"):
+        write_whole(tmp_path / "no-folder" / "x.csv", lambda part: part.write_text("x"))
+
+
+# --- 04: augmenting ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def augmenting():
+    return definitions("04", "affine_maps", "RandomAffine", "transform")
+
+
+def blob(random, n=3):
+    """Pictures with a blurred block in the middle, float32 (n, 28, 28, 1)."""
+    images = np.zeros((n, 28, 28, 1), "float32")
+    images[:, 9:19, 11:17] = random.random((n, 10, 6, 1))
+    return images
+
+
+def test_no_change_gives_the_picture_back(augmenting, random):
+    image = blob(random)[0]
+    assert np.allclose(augmenting["transform"](image), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(("right", "down"), [(3, 0), (-4, 0), (0, 2), (0, -5), (2, -3)])
+def test_a_pure_shift_is_exact(augmenting, random, right, down):
+    image = blob(random)[0]
+    shifted = augmenting["transform"](image, shift_x=right, shift_y=down)
+    assert np.allclose(shifted, np.roll(image, (down, right), axis=(0, 1)), atol=1e-5)
+
+
+def test_a_quarter_turn_is_counter_clockwise(augmenting, random):
+    image = blob(random)[0]
+    turned = augmenting["transform"](image, angle=90)
+    assert np.allclose(turned, np.rot90(image), atol=1e-4)
+
+
+def test_zoom_changes_the_size(augmenting):
+    image = np.zeros((28, 28, 1), "float32")
+    image[9:19, 9:19] = 1
+    for zoom in (0.7, 1.0, 1.5):
+        area = augmenting["transform"](image, zoom=zoom).sum()
+        assert area == pytest.approx(100 * zoom**2, rel=0.05)
+
+
+def test_the_map_is_the_inverse_matrix(augmenting, random):
+    from skimage.transform import SimilarityTransform
+
+    for _ in range(20):
+        angle, zoom = random.uniform(-180, 180), random.uniform(0.5, 2)
+        shift = random.uniform(-5, 5, 2)
+        # skimage turns clockwise on screen, where y points down
+        forward = (
+            SimilarityTransform(translation=(-13.5, -13.5))
+            + SimilarityTransform(scale=zoom, rotation=-np.radians(angle))
+            + SimilarityTransform(translation=13.5 + shift)
+        )
+        arguments = np.array([[angle], [zoom], [shift[0]], [shift[1]]], "float32")
+        maps = np.array(augmenting["affine_maps"](*arguments))
+        assert maps.shape == (1, 8)
+        assert np.allclose(maps[0, :6], np.linalg.inv(forward.params)[:2].ravel(), atol=1e-4)
+        assert np.array_equal(maps[0, 6:], [0, 0])
+
+
+def test_what_comes_in_is_paper(augmenting):
+    full = np.ones((28, 28, 1), "float32")
+    shifted = augmenting["transform"](full, shift_x=6)
+    assert np.all(shifted[:, :6] == 0) and np.allclose(shifted[:, 6:], 1)
+
+
+def test_the_layer_changes_each_picture_differently(augmenting, random):
+    layer = augmenting["RandomAffine"](seed=3)
+    same = np.repeat(blob(random)[:1], 8, axis=0)
+    first, second = (np.array(layer(same, training=True)) for _ in range(2))
+    assert first.shape == same.shape and first.dtype == np.float32
+    for a in range(8):
+        assert not np.allclose(first[a], second[a], atol=1e-3), "every call draws anew"
+        for b in range(a):
+            assert not np.allclose(first[a], first[b], atol=1e-3)
+    assert first.min() >= 0 and first.max() <= 1 + 1e-6
+
+
+def test_the_layer_does_nothing_in_use(augmenting, random):
+    images = blob(random)
+    assert np.array_equal(augmenting["RandomAffine"]()(images), images)
+    assert np.array_equal(augmenting["RandomAffine"]()(images, training=False), images)
+
+
+def test_the_layer_keeps_its_limits(augmenting):
+    dot = np.zeros((200, 28, 28, 1), "float32")
+    dot[:, 13:15, 13:15] = 1
+    layer = augmenting["RandomAffine"](rotation=0, zoom=0, shift=3, seed=0)
+    moved = np.array(layer(dot, training=True))[..., 0]
+    positions = np.arange(28)
+    for axis in (1, 2):
+        centre = (moved.sum(axis=axis) * positions).sum(axis=1) / moved.sum(axis=(1, 2)) - 13.5
+        assert np.abs(centre).max() <= 3.01
+        assert centre.std() == pytest.approx(3 / math.sqrt(3), rel=0.2), "uniform"
+    still = augmenting["RandomAffine"](rotation=0, zoom=0, shift=0, seed=0)
+    assert np.allclose(still(dot, training=True), dot, atol=1e-5)
+
+
+def test_training_goes_through_the_layer(augmenting, random):
+    keras = augmenting["keras"]
+    layer = augmenting["RandomAffine"](rotation=0, zoom=0, shift=8, seed=1)
+    probe = keras.layers.Lambda(lambda x: x)
+    model = keras.Sequential([keras.Input((28, 28, 1)), layer, probe])
+    images = blob(random, 4)
+    assert np.array_equal(model.predict(images, verbose=0), images)
+    assert not np.allclose(model(images, training=True), images)
+
+
+@pytest.mark.parametrize("state", ["missing", "whole", "half-written", "half-written at once"])
+def test_finished_epochs(tmp_path, state):
+    finished_epochs = definitions("04", "finished_epochs")["finished_epochs"]
+    names = "training_metadata.json", "latest.weights.h5"
+    if state != "missing":
+        for name, body in zip(names, ('{"epoch": 5, "batch": 0}', "weights 5"), strict=True):
+            (tmp_path / name).write_text(body)
+    if state == "half-written":
+        for name, body in zip(names, ('{"epoch": 4, "batch": 0}', "weights 4"), strict=True):
+            (tmp_path / f"{name}.bkp").write_text(body)
+    if state.startswith("half-written"):
+        (tmp_path / names[0]).write_text("")
+    expected = {"missing": 0, "whole": 5, "half-written": 4, "half-written at once": 0}[state]
+    assert finished_epochs(tmp_path) == expected
+    if state == "half-written":
+        assert (tmp_path / names[1]).read_text() == "weights 4"
+
+
+# --- 05: evaluating ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (Wilson's score)
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval_against_published_values(right, n, low, high):
+    wilson_interval = definitions("05", "wilson_interval")["wilson_interval"]
+    assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval_against_scipy(random):
+    wilson_interval = definitions("05", "wilson_interval")["wilson_interval"]
+    for n in random.integers(1, 20_000, 50):
+        right = int(random.integers(0, n + 1))
+        interval = binomtest(right, int(n)).proportion_ci(method="wilson")
+        assert np.allclose(wilson_interval(right, n), (interval.low, interval.high), atol=1e-4)
+
+
+def test_report_says_it_all():
+    report = definitions("05", "wilson_interval", "report")["report"]
+    wrong = np.zeros(10_000, bool)
+    wrong[:45] = True
+    assert report(wrong) == "99.55%: 45 errors in 10,000 (95 % interval 99.40% to 99.66%)"
+
+
+@pytest.fixture
+def loading(tmp_path, random):
+    """load_or_train, with a little data to train on and an empty folder."""
+    labels = np.arange(64) % 10
+    images = random.random((64, 28, 28, 1)).astype("float32")
+    given = {"DATA": tmp_path, "data_name": "toy", "x_train": images, "y_train": labels}
+    return definitions("05", "load_or_train", "build_cnn", **given)
+
+
+def test_load_or_train_loads_what_is_there(loading, tmp_path, capsys, random):
+    model = loading["build_cnn"]("cnn_toy")
+    model.save(tmp_path / "model.keras")
+    loaded = loading["load_or_train"]("model.keras")
+    images = random.random((3, 28, 28, 1)).astype("float32")
+    assert np.allclose(loaded(images), model(images), atol=1e-6)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "fault", ["missing", "cut short", "not a model", "newer Keras", "other data"]
+)
+def test_load_or_train_says_what_is_wrong_and_goes_on(loading, tmp_path, capsys, fault):
+    path = tmp_path / "model.keras"
+    loading["build_cnn"]("cnn_other" if fault == "other data" else "cnn_toy").save(path)
+    whole = path.read_bytes()
+    if fault == "missing":
+        path.unlink()
+    elif fault == "cut short":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif fault == "not a model":
+        path.write_bytes(b"hello")
+    elif fault == "newer Keras":
+        with zipfile.ZipFile(path) as old:
+            parts = {name: old.read(name) for name in old.namelist()}
+        parts["config.json"] = parts["config.json"].replace(b'"Conv2D"', b'"Conv2DOfTheFuture"')
+        with zipfile.ZipFile(path, "w") as new:
+            for name, body in parts.items():
+                new.writestr(name, body)
+    before = path.read_bytes() if path.exists() else None
+    model = loading["load_or_train"]("model.keras")
+    assert model.name == "cnn_toy" and model.output_shape == (None, 10)
+    said = capsys.readouterr().out
+    expected = {"missing": "is not there", "other data": "is a model for other data (cnn_other)"}
+    assert expected.get(fault, "cannot be read") in said
+    assert "quick model" in said
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+# --- 06: saving --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kaggle(tmp_path, random):
+    """A table like Kaggle's test.csv, and a function that reads it back from a file."""
+    read_kaggle_csv = definitions("06", "read_kaggle_csv")["read_kaggle_csv"]
+    pixels = random.integers(256, size=(4, 784))
+    table = pd.DataFrame(pixels, columns=[f"pixel{k}" for k in range(784)])
+
+    def read(table):
+        table.to_csv(tmp_path / "test.csv", index=False)
+        return read_kaggle_csv(tmp_path / "test.csv")
+
+    return table, read
+
+
+def test_read_kaggle_csv(kaggle):
+    table, read = kaggle
+    images = read(table)
+    assert images.shape == (4, 28, 28) and images.dtype == np.uint8
+    assert np.array_equal(images.reshape(4, 784), table)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda t: t.drop(columns="pixel7"), "783 columns"),
+        (lambda t: t.assign(label=1), "unexpected: .'label'."),
+        (lambda t: t[t.columns[::-1]], "in this order"),
+        (
+            lambda t: t.astype(object).mask(t.index.to_series() == 2, "x"),
+            "first bad line is line 4",
+        ),
+        (lambda t: t.assign(pixel9=[1, 2, 256, 4]), "first bad line is line 4"),
+        (lambda t: t.assign(pixel9=[-1, 2, 3, 4]), "first bad line is line 2"),
+        (lambda t: t.assign(pixel9=[1, 2.5, 3, 4]), "first bad line is line 3"),
+        (lambda t: t.assign(pixel783=[1, 2, 3, np.nan]), "first bad line is line 5"),
+        (lambda t: t.iloc[:0], "has none"),
+    ],
+)
+def test_read_kaggle_csv_says_what_is_wrong(kaggle, spoil, reason):
+    table, read = kaggle
+    with pytest.raises(ValueError, match=reason):
+        read(spoil(table))
+
+
+def test_read_kaggle_csv_refuses_surplus_values(kaggle, tmp_path):
+    table, read = kaggle
+    read(table)
+    lines = (tmp_path / "test.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], *(line + ",0" for line in lines[1:])]))
+    with pytest.raises(ValueError, match="more values than"):
+        definitions("06", "read_kaggle_csv")["read_kaggle_csv"](tmp_path / "test.csv")
+
+
+@pytest.mark.parametrize("body", [b"", b"\x89PNG\r\n\x1a\n\x00\xff\xfe"])
+def test_read_kaggle_csv_refuses_what_is_no_table(tmp_path, body):
+    read_kaggle_csv = definitions("06", "read_kaggle_csv")["read_kaggle_csv"]
+    (tmp_path / "test.csv").write_bytes(body)
+    with pytest.raises(ValueError, match=r"test\.csv"):
+        read_kaggle_csv(tmp_path / "test.csv")

@@ -1,0 +1,146 @@
+"""What the notebooks leave behind, looked at anew; and whether README.md tells the truth."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import HAS_MNIST, NOTEBOOKS, ROOT, code_cells, read
+
+
+@pytest.fixture(scope="module")
+def left(nbval):
+    """The data folder after all notebooks have run, and the test set."""
+    tree, _ = nbval
+    import get_mnist
+
+    path = tree / "data" / "mnist.npz"
+    if not HAS_MNIST:
+        pytest.skip("without MNIST: the stand-in's results have nothing to be held to")
+    _, _, x_test, y_test = get_mnist.read(path)
+    return tree / "data", x_test, y_test
+
+
+def test_result_csv_holds_a_good_label_for_every_picture(left):
+    folder, x_test, y_test = left
+    result = pd.read_csv(folder / "result.csv")
+    assert list(result.columns) == ["ImageId", "Label"]
+    assert list(result["ImageId"]) == list(range(1, len(x_test) + 1))
+    assert result["Label"].between(0, 9).all()
+    assert np.mean(result["Label"] == y_test) >= 0.994
+
+
+def test_the_model_file_gives_the_labels_of_result_csv(left):
+    import keras
+
+    folder, x_test, y_test = left
+    model = keras.models.load_model(folder / "model.keras")
+    probabilities = model.predict(x_test[..., None].astype("float32") / 255, verbose=0)
+    assert probabilities.shape == (10_000, 10)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+    labels = pd.read_csv(folder / "result.csv")["Label"]
+    assert np.mean(probabilities.argmax(axis=1) == labels) > 0.9999
+    plain = keras.models.load_model(folder / "model-plain.keras")
+    plain_labels = plain.predict(x_test[..., None].astype("float32") / 255, verbose=0)
+    assert np.mean(plain_labels.argmax(axis=1) == y_test) >= 0.985
+
+
+def test_the_history_tells_of_every_epoch(left):
+    folder, _, _ = left
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == list(range(1, len(history) + 1))
+    assert history["learning_rate"].is_monotonic_decreasing
+    assert history["learning_rate"].iloc[-1] < history["learning_rate"].iloc[0]
+    assert history["val_accuracy"].max() >= 0.994
+    assert not list(folder.glob("training-*")) and not list(folder.glob("unfinished-*"))
+
+
+# --- README.md ---------------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def stored_text(number):
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def test_readme_accuracies_are_those_of_the_stored_outputs():
+    sentence = r"\d\d\.\d\d%: \d+ errors in [\d,]+ \(95 % interval \d\d\.\d\d% to \d\d\.\d\d%\)"
+    quoted = re.findall(sentence, README)
+    assert len(quoted) == 2, "with and without augmentation"
+    assert quoted == re.findall(sentence, stored_text("05"))
+
+
+def test_readme_baselines_are_those_of_the_stored_outputs():
+    baselines = re.findall(r"(\d+) errors in 10,000: ([\d.]+)% wrong", stored_text("01"))
+    assert len(baselines) == 2
+    for errors, percent in baselines:
+        assert f"{percent}% wrong: {errors} errors in 10,000" in README
+
+
+def test_readme_minutes_are_those_measured():
+    for path in NOTEBOOKS:
+        row = next(line for line in README.splitlines() if f"(notebooks/{path.name})" in line)
+        seconds = read(path).metadata["measured"]["seconds"]
+        assert row.rstrip(" |").endswith(f"{seconds / 60:.1f} min"), f"{path.stem}: {seconds} s"
+
+
+def test_readme_mean_over_seeds_is_that_of_the_benchmark():
+    table = pd.read_csv(ROOT / "tests" / "benchmarks" / "seeds.csv")
+    assert table["seed"].nunique() == len(table) >= 3
+    accuracy = 100 - table["test_errors"] / 100
+    expected = (
+        f"{len(table)} trainings from different random starts: mean {accuracy.mean():.2f} %,"
+        f" standard deviation {accuracy.std():.2f} %"
+    )
+    assert expected in " ".join(README.split())
+
+
+def test_readme_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert len(links) > 8
+    for link in links:
+        if not link.startswith("https://"):
+            assert (ROOT / link.split("#")[0]).exists(), link
+
+
+def test_readme_picture_is_the_one_in_the_notebook():
+    import base64
+
+    picture = (ROOT / "README.png").read_bytes()
+    stored = [
+        base64.b64decode(output.data["image/png"])
+        for path in NOTEBOOKS
+        for cell in code_cells(read(path))
+        for output in cell.outputs
+        if "readme-picture" in cell.metadata.get("tags", [])
+    ]
+    assert stored == [picture]
+
+
+def test_environment_yml_takes_its_packages_from_requirements_txt():
+    import yaml
+
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *_, python, pip, packages = environment["dependencies"]
+    assert packages == {"pip": ["-r requirements.txt", "-c constraints.txt"]}
+    version = python.removeprefix("python=")
+    assert f"Python {version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert pip == "pip"
+
+
+def test_every_requirement_is_pinned_above_its_floor():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            pins[canonicalize_name(name)] = version
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])

@@ -1,0 +1,157 @@
+"""What holds for every notebook as it lies in the repository."""
+
+import ast
+import base64
+import json
+import re
+from collections import defaultdict
+
+import pytest
+from conftest import NOTEBOOKS, ROOT, code_cells, read
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def text_of(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_the_series_is_complete():
+    numbers = [path.name[:2] for path in NOTEBOOKS]
+    assert numbers == [f"{k:02d}" for k in range(len(numbers))]
+    assert len(numbers) >= 7
+
+
+@every_notebook
+def test_executed_in_one_pass_without_errors(path):
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", output.text
+
+
+@every_notebook
+def test_outputs_give_nothing_away(path):
+    notebook = read(path)
+    outputs = json.dumps([cell.outputs for cell in code_cells(notebook)])
+    assert not re.search(r"(/(home|root|tmp|work|Users|content)/|[A-Z]:\\\\)", outputs)
+    assert "widgets" not in notebook.metadata
+    if path.name[:2] != "00":
+        assert "This is MNIST" in outputs, "stored outputs come from MNIST"
+
+
+@every_notebook
+def test_figures_are_light(path):
+    for cell in code_cells(read(path)):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                size = len(base64.b64decode(output.data["image/png"]))
+                assert size < 80_000, f"{size / 1000:.0f} kB: {cell.source[:80]}"
+
+
+def test_all_notebooks_together_are_small():
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 4_000_000
+
+
+@every_notebook
+def test_begins_and_ends_as_a_lesson(path):
+    notebook = read(path)
+    text = text_of(notebook)
+    first, last = notebook.cells[0].source, notebook.cells[-1].source
+    assert len(re.findall(r"^# ", text, re.M)) == 1, "one H1"
+    assert re.search(rf"^# {path.name[:2]} ", first, re.M)
+    assert "you will" in first and "**Time:**" in first and "**Builds on:**" in first
+    assert "## What we learned" in last
+    position = NOTEBOOKS.index(path)
+    for neighbour in NOTEBOOKS[max(0, position - 1) : position + 2]:
+        if neighbour != path:
+            assert f"({neighbour.name})" in first, f"link to {neighbour.name} at the top"
+            assert f"({neighbour.name})" in last, f"link to {neighbour.name} at the end"
+
+
+@every_notebook
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)]+)\)", text_of(read(path))):
+        if not link.startswith("https://"):
+            assert (path.parent / link.split("#")[0]).exists(), link
+
+
+@every_notebook
+def test_reads_as_a_lesson(path):
+    notebook = read(path)
+    assert 800 <= len(text_of(notebook).split()) <= 2000
+    previous = "code"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 30, cell.source
+            explained = previous == "markdown" or "recap" in tags(cell)
+            assert explained, f"no words before this cell:\n{cell.source}"
+        previous = "code" if cell.cell_type == "code" and "recap" not in tags(cell) else "markdown"
+
+
+@every_notebook
+def test_recap_cells_are_folded(path):
+    for cell in code_cells(read(path)):
+        if "recap" in tags(cell):
+            assert cell.metadata["jupyter"]["source_hidden"] is True
+            assert cell.metadata["cellView"] == "form"
+            assert cell.source.startswith("# @title ")
+
+
+@every_notebook
+def test_few_outputs_are_left_unchecked(path):
+    cells = code_cells(read(path))
+    ignored = [cell for cell in cells if "nbval-ignore-output" in tags(cell)]
+    assert len(ignored) < len(cells) / 3
+    assert not any({"nbval-skip", "raises-exception"} & set(tags(cell)) for cell in cells)
+
+
+@every_notebook
+def test_imports_nothing_of_ours(path):
+    ours = {file.stem for file in ROOT.glob("**/*.py") if ".venv" not in file.parts}
+    for cell in code_cells(read(path)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                assert not ours & {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in ours
+
+
+def test_a_definition_is_the_same_wherever_it_stands():
+    seen = defaultdict(set)
+    for path in NOTEBOOKS:
+        for cell in code_cells(read(path)):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    seen[node.name].add(ast.get_source_segment(cell.source, node))
+    assert {"load_digits", "build_cnn", "RandomAffine"} <= set(seen)
+    for name, versions in seen.items():
+        assert len(versions) == 1, f"{name} differs between notebooks"
+
+
+def test_the_set_up_cell_is_the_same_everywhere():
+    set_ups = {code_cells(read(path))[0].source for path in NOTEBOOKS}
+    assert len(set_ups) == 1
+
+
+def test_every_new_term_is_in_the_glossary():
+    glossary = re.findall(r"^\| ([^|]+) \| [^|]+ \| ", read(NOTEBOOKS[0]).cells[-2].source, re.M)
+    glossary = {term.strip().lower() for term in glossary}
+    for path in NOTEBOOKS:
+        bold = re.findall(r"\*\*([^*:]+)\*\*", text_of(read(path)))
+        for term in bold:
+            assert term.lower() in glossary, f"{term} ({path.name}) is not in the glossary"
+
+
+def test_every_new_term_is_introduced_once():
+    count = defaultdict(list)
+    for path in NOTEBOOKS:
+        for term in re.findall(r"\*\*([^*:]+)\*\*", text_of(read(path))):
+            count[term.lower()].append(path.name)
+    assert not {term: places for term, places in count.items() if len(places) > 1}
