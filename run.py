@@ -201,4 +201,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"{error}\nFree some disk space, or make the folder writable, and run this again.")

@@ -15,7 +15,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 HAS_MNIST = (ROOT / "data" / "mnist.npz").exists() and not os.environ.get("DIGITS_DATA")
 
 sys.path[:0] = [str(ROOT), str(ROOT / "data")]
-os.environ["MPLBACKEND"] = "agg"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
@@ -74,7 +73,7 @@ def copy_tree(target):
 
 
 @pytest.fixture(scope="session")
-def nbval(tmp_path_factory, stand_in):
+def nbval(request, tmp_path_factory, stand_in):
     """Run all notebooks under nbval in a copy of the tree; return the copy and the exit status.
 
     On MNIST strictly: what a cell prints must be what is stored. On the stand-in, which gives
@@ -90,10 +89,13 @@ def nbval(tmp_path_factory, stand_in):
     )
     environment = os.environ | ({} if HAS_MNIST else {"DIGITS_DATA": str(stand_in)})
     command = [
-        *(sys.executable, "-m", "pytest", "-p", "no:python", "-p", "no:cacheprovider", "-q"),
+        *(sys.executable, "-m", "pytest", "-p", "no:python", "-p", "no:cacheprovider"),
         *("--nbval" if HAS_MNIST else "--nbval-lax", "--nbval-current-env"),
         *("--nbval-cell-timeout", "1800", "--tb", "short", "notebooks"),
     ]
-    print(f"\nnbval, {'strict, on MNIST' if HAS_MNIST else 'lax, on the stand-in'}:", flush=True)
-    status = subprocess.run(command, cwd=tree, env=environment).returncode
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # it takes minutes: let its progress be seen
+        how = "strict, on MNIST" if HAS_MNIST else "lax, on the stand-in"
+        print(f"\nnbval, {how}:", flush=True)
+        status = subprocess.run(command, cwd=tree, env=environment).returncode
     return tree, status

@@ -62,9 +62,9 @@ def test_load_digits_without_file_and_network(load_digits, monkeypatch):
         load_digits["load_digits"]()
 
 
-def test_load_digits_lets_keras_download(load_digits, monkeypatch, stand_in):
-    with np.load(stand_in) as file:
-        train, test = (file["x_train"], file["y_train"]), (file["x_test"], file["y_test"])
+def test_load_digits_lets_keras_download(load_digits, monkeypatch):
+    train = np.zeros((60_000, 28, 28), np.uint8), np.zeros(60_000, np.uint8)
+    test = np.zeros((10_000, 28, 28), np.uint8), np.zeros(10_000, np.uint8)
     space = load_digits
     monkeypatch.setattr(space["keras"].datasets.mnist, "load_data", lambda: (train, test))
     digest = space["hashlib"].sha256(b"".join(a.tobytes() for a in (*train, *test))).hexdigest()

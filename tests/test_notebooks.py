@@ -15,7 +15,7 @@ from conftest import NOTEBOOKS, code_cells, read
 from nbclient import NotebookClient
 
 
-def test_all_notebooks_give_their_stored_outputs(nbval, capfd):
+def test_all_notebooks_give_their_stored_outputs(nbval):
     _, status = nbval
     assert status == 0, "nbval found cells that fail or print something else than what is stored"
 
@@ -46,7 +46,7 @@ def training_script(tmp_path):
         return subprocess.Popen(
             [sys.executable, "-u", "training.py"],
             cwd=tmp_path,
-            env=os.environ | {"DIGITS_DATA": str(stand_in)},
+            env=os.environ | {"DIGITS_DATA": str(stand_in), "MPLBACKEND": "agg"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
