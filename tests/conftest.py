@@ -9,10 +9,16 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 HAS_MNIST = (ROOT / "data" / "mnist.npz").exists() and not os.environ.get("DIGITS_DATA")
+
+# In continuous integration the same examples every time; elsewhere new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 sys.path[:0] = [str(ROOT), str(ROOT / "data")]
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
