@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
+def syntax(cell):
+    """Parse a code cell; a line of Jupyter's own, such as %pip, counts as `pass`."""
+    return ast.parse(re.sub(r"^(\s*)%.*", r"\1pass", cell.source, flags=re.M))
+
+
 def definitions(number, *names, **given):
     """Load functions, classes and constants by name out of a notebook, without running it.
 
@@ -41,7 +47,7 @@ def definitions(number, *names, **given):
     path = next(path for path in NOTEBOOKS if path.name.startswith(number))
     wanted, found = [], set()
     for cell in code_cells(read(path)):
-        for node in ast.parse(cell.source).body:
+        for node in syntax(cell).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 wanted.append(node)
             elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 
 import pytest
-from conftest import NOTEBOOKS, ROOT, code_cells, read
+from conftest import NOTEBOOKS, ROOT, code_cells, read, syntax
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -116,7 +116,7 @@ def test_few_outputs_are_left_unchecked(path):
 def test_imports_nothing_of_ours(path):
     ours = {file.stem for file in ROOT.glob("**/*.py") if ".venv" not in file.parts}
     for cell in code_cells(read(path)):
-        for node in ast.walk(ast.parse(cell.source)):
+        for node in ast.walk(syntax(cell)):
             if isinstance(node, ast.Import):
                 assert not ours & {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -127,7 +127,7 @@ def test_a_definition_is_the_same_wherever_it_stands():
     seen = defaultdict(set)
     for path in NOTEBOOKS:
         for cell in code_cells(read(path)):
-            for node in ast.parse(cell.source).body:
+            for node in syntax(cell).body:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     seen[node.name].add(ast.get_source_segment(cell.source, node))
     assert {"load_digits", "build_cnn", "RandomAffine"} <= set(seen)
