@@ -74,7 +74,14 @@ def stand_in(tmp_path_factory):
 
 def copy_tree(target):
     """Copy the project to `target`: all that is needed to run it, MNIST too if it is here."""
-    for name in ("run.py", "notebooks", "data/README.md", "data/get_mnist.py", "data/mnist.npz"):
+    for name in (
+        "run.py",
+        "notebooks",
+        "data/README.md",
+        "data/get_mnist.py",
+        "data/benchmarks.csv",
+        "data/mnist.npz",
+    ):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns(".*"))

@@ -418,3 +418,110 @@ def test_read_kaggle_csv_refuses_what_is_no_table(tmp_path, body):
     (tmp_path / "test.csv").write_bytes(body)
     with pytest.raises(ValueError, match=r"test\.csv"):
         read_kaggle_csv(tmp_path / "test.csv")
+
+
+# --- 08: modern training -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eight():
+    return definitions(
+        *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp", "RandomDistortion"),
+        *("learning_rate_schedule", "build_modern_cnn", "RECIPE", "CHANGES", "prepare_training"),
+        *("predict_views", "patch_filters", "build_fast_cnn", "train_fast"),
+    )
+
+
+def digits_like(random, n=8):
+    images = np.zeros((n, 28, 28, 1), "float32")
+    images[:, 6:22, 6:22] = random.random((n, 16, 16, 1))
+    return images
+
+
+def test_distortion_maps_shear_and_stretch(eight):
+    none, one = np.float32([0]), np.float32([1])
+    (shear,) = np.array(eight["distortion_maps"](none, one, one, np.float32([45]), none, none))
+    assert np.allclose(shear[:6], [1, -1, 13.5, 0, 1, 0], atol=1e-5)  # x - (y - 13.5)
+    (wide,) = np.array(eight["distortion_maps"](none, 2 * one, one, none, none, none))
+    assert np.allclose(wide[:6], [0.5, 0, 6.75, 0, 1, 0], atol=1e-5)
+
+
+def test_warp_shifts_exactly_and_fills_with_paper(eight, random):
+    images = digits_like(random)
+    identity = np.tile(np.float32([1, 0, 0, 0, 1, 0, 0, 0]), (8, 1))
+    field = np.zeros((8, 28, 28, 2), "float32")
+    assert np.allclose(eight["warp"](images, identity, field), images, atol=1e-6)
+    field[..., 0] = 3  # ink comes from three pixels to the right
+    moved = np.array(eight["warp"](images, identity, field))
+    assert np.allclose(moved[:, :, :-3], images[:, :, 3:], atol=1e-6)
+    assert np.allclose(moved[:, :, -3:], 0)
+    assert np.allclose(eight["warp"](images + 1, identity, field + 100), 0)
+    field[:] = [0, 0.5]  # half-way between two rows
+    between = np.array(eight["warp"](images, identity, field))
+    assert np.allclose(between[:, :-1], (images[:, 1:] + images[:, :-1]) / 2, atol=1e-6)
+
+
+def test_random_distortion_in_training_only_and_by_its_seed(eight, random):
+    images = digits_like(random)
+    layer = eight["RandomDistortion"]
+    assert np.array_equal(layer(seed=1)(images), images)
+    first = np.array(layer(seed=1)(images, training=True))
+    assert np.array_equal(first, layer(seed=1)(images, training=True))
+    assert not np.allclose(first, layer(seed=2)(images, training=True))
+    still = layer(0, 0, 0, 0, bend=0.0)(images, training=True)
+    assert np.allclose(still, images, atol=1e-5)
+    assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
+
+
+def test_the_schedule_warms_up_and_ends_at_nothing(eight):
+    recipe = {"learning_rate": 0.1, "warm_up": 1, "epochs": 5, "decay": True}
+    schedule = eight["learning_rate_schedule"]
+    rates = [float(schedule(recipe, 10)(step)) for step in range(51)]
+    assert rates[0] == pytest.approx(0.005) and rates[10] == pytest.approx(0.1)
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[30] == pytest.approx(0.05) and rates[50] == pytest.approx(0, abs=1e-7)
+    constant = schedule(recipe | {"decay": False, "warm_up": 0}, 10)
+    assert float(constant(0)) == pytest.approx(0.1) == float(constant(49))
+
+
+def test_every_change_gives_a_network_that_trains(eight, random):
+    ops = eight["ops"]
+    images, targets = digits_like(random), np.eye(10, dtype="float32")[:8]
+    for name, change in eight["CHANGES"].items():
+        recipe = eight["RECIPE"] | change
+        assert not set(change) - set(eight["RECIPE"]), name
+        cnn, training = eight["prepare_training"](recipe, 8, seed=1)
+        before = [ops.convert_to_numpy(weight) for weight in cnn.trainable_weights]
+        training.fit(images, targets, verbose=0)
+        after = [ops.convert_to_numpy(weight) for weight in cnn.trainable_weights]
+        assert not any(map(np.array_equal, before, after)), name
+        assert np.allclose(cnn.predict(images, verbose=0).sum(axis=1), 1, atol=1e-4)
+
+
+def test_predict_views_is_the_mean_over_five(eight, random):
+    class Corner:
+        def predict(self, images, **options):
+            return images[:, 10, 10]
+
+    images = digits_like(random)
+    near = [images[:, 10 + dy, 10 + dx] for dy, dx in [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]]
+    assert np.allclose(eight["predict_views"](Corner(), images), np.mean(near, axis=0))
+
+
+def test_patch_filters_come_in_opposites(eight, random):
+    filters = eight["patch_filters"](digits_like(random, 50))
+    assert filters.shape == (5, 5, 1, 16) and filters.dtype == np.float32
+    assert np.allclose(filters[..., :8], -filters[..., 8:])
+    flat = filters[..., :8].reshape(25, 8)
+    off_diagonal = flat.T @ flat - np.diag(np.diag(flat.T @ flat))
+    assert np.abs(off_diagonal).max() < 1e-3 * np.diag(flat.T @ flat).min(), "orthogonal"
+
+
+def test_the_fast_network_trains_its_head_only(eight, random):
+    images, targets = digits_like(random, 64), np.eye(10, dtype="float32")[np.arange(64) % 10]
+    both = eight["train_fast"](images, targets)
+    stem, head = both.layers
+    assert not stem.trainable_weights and len(head.trainable_weights) == 6
+    kernel = stem.layers[1].get_weights()[0]
+    assert np.allclose(kernel, eight["patch_filters"](images), atol=1e-5)
+    assert both.predict(images, verbose=0).shape == (64, 10)

@@ -1,0 +1,266 @@
+"""Train well-known networks for MNIST and ours on this machine; append the results to a table.
+
+    python tests/benchmarks/benchmark.py                      what there is and what is missing
+    python tests/benchmarks/benchmark.py references           every run of a group that is missing
+    python tests/benchmarks/benchmark.py ours-08 --seeds 6 7  these runs, if they are missing
+    python tests/benchmarks/benchmark.py changes --jobs 2     two at a time, without their times
+    python tests/benchmarks/benchmark.py '{"dropout": 0.5}' --seeds 1 2     something new
+
+Groups: references, ours, changes (notebook 08's recipe with one thing changed), all. What is given
+as JSON is a change of that recipe, too, and goes into the table as group "search": what was tried
+on the way. "distortion" there holds the limits of RandomDistortion. The table is
+data/benchmarks.csv; what is in it already is not run again, so that this script can be interrupted
+and continued. Needs data/mnist.npz. Each run has a process to itself, and the machine too, unless
+you use it meanwhile: then its times are no good.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TABLE = ROOT / "data" / "benchmarks.csv"
+sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
+
+# --- what is to be run -------------------------------------------------------------------------
+
+GROUPS = {
+    "references": {"ghouzam": 1, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
+    "ours": {"ours-04": 3, "ours-08": 5, "ours-fast": 10},
+}
+
+
+def names_in(group):
+    """Return {name of a recipe: how many seeds of it are wanted} for a group."""
+    if group in GROUPS:
+        return GROUPS[group]
+    from recipes import CHANGES
+
+    return dict.fromkeys(CHANGES, 5)
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+def multiply_accumulates(model):
+    """Count the multiply-accumulates of convolutions and dense layers for one picture."""
+    import keras
+    from keras import layers
+
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Sequential):
+            total += multiply_accumulates(layer)
+        elif isinstance(layer, layers.Conv2D):
+            total += math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:3])
+        elif isinstance(layer, layers.Dense):
+            total += math.prod(layer.kernel.shape)
+    return total
+
+
+def matmul_gflops(size=2048, repeats=5):
+    """Measure how fast this machine multiplies float32 matrices, in 10⁹ operations a second."""
+    from keras import ops, random
+
+    a, seconds = random.normal((size, size)), []
+    ops.convert_to_numpy(ops.matmul(a, a))
+    for _ in range(repeats):
+        started = time.perf_counter()
+        ops.convert_to_numpy(ops.matmul(a, a))
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / sorted(seconds)[repeats // 2] / 1e9
+
+
+def places(wrong):
+    """Write down where a bool array is true: "17 203 4711"."""
+    return " ".join(str(place) for place in wrong.nonzero()[0])
+
+
+def run(name, seed):
+    """Train one recipe from one random start. Returns a dict, one row of the table."""
+    import keras
+    from conftest import definitions
+    from recipes import Stopwatch, find
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import train_test_split
+
+    load_digits = definitions("01", "load_digits", "MNIST_SHA256", DATA=ROOT / "data")
+    (x_all, y_all), (x_test, y_test), data_name = load_digits["load_digits"]()
+    scale, split = (definitions("02", f)[f] for f in ("scale", "split"))
+    group, train = find(name)
+    if group in GROUPS:
+        x_train, x_val, y_train, y_val = split(scale(x_all), y_all)
+    else:  # a sixth of the pictures, others for each seed: 5,000 always the same would tell little
+        x_train, x_val, y_train, y_val = train_test_split(
+            scale(x_all), y_all, test_size=1 / 6, stratify=y_all, random_state=seed
+        )
+    t_train, t_val = keras.utils.to_categorical(y_train, 10), keras.utils.to_categorical(y_val, 10)
+
+    speed = [matmul_gflops()]
+    keras.utils.set_random_seed(seed)
+    stopwatch = Stopwatch()
+    model = train((x_train, t_train), (x_val, t_val), seed, stopwatch)
+    speed.append(matmul_gflops())
+    seconds, macs = stopwatch.seconds, multiply_accumulates(model)
+    probabilities = model.predict(x_val, batch_size=500, verbose=0).astype("float64")
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    row = {
+        "recipe": name,
+        "group": group,
+        "seed": seed,
+        "epochs": stopwatch.epochs,
+        "training_images": len(x_train),
+        "parameters": model.count_params(),
+        "mmac": round(macs / 1e6, 3),
+        "val_images": len(x_val),
+        "val_errors": int((probabilities.argmax(axis=1) != y_val).sum()),
+        "val_wrong": places(probabilities.argmax(axis=1) != y_val),
+        "val_loss": round(log_loss(y_val, probabilities, labels=range(10)), 5),
+    }
+    if group == "changes" and getattr(train, "views", None):
+        row["val_wrong_views"] = places(train.views(model, x_val).argmax(axis=1) != y_val)
+    if group in GROUPS:
+        answers = model.predict(scale(x_test), batch_size=500, verbose=0).argmax(axis=1)
+        row["test_errors"] = int((answers != y_test).sum())
+        row["test_wrong"] = places(answers != y_test)
+    if not os.environ.get("TF_NUM_INTRAOP_THREADS"):  # alone on the machine
+        work = 6 * macs * len(x_train) * stopwatch.epochs  # 2 a MAC, forward; twice that, backward
+        learns = all(layer.trainable for layer in model.layers)
+        row |= {
+            "training_seconds": round(seconds, 2),
+            "seconds_to_99.0": stopwatch.reached.get(0.990),
+            "seconds_to_99.5": stopwatch.reached.get(0.995),
+            "training_gflops": round(work / seconds / 1e9, 1) if learns else None,
+            "matmul_gflops": round(sum(speed) / 2, 1),
+        }
+    return row | {
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def machine():
+    """Name the processor, as far as the system tells, and its cores."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+# --- all runs ----------------------------------------------------------------------------------
+
+
+def read(table):
+    return pd.read_csv(table) if table.exists() else pd.DataFrame(columns=["recipe", "seed"])
+
+
+def append(table, row):
+    """Add a row; the table is written under another name first, so it is never half."""
+    part = table.with_name("unfinished-" + table.name)
+    pd.concat([read(table), pd.DataFrame([row])]).to_csv(part, index=False)
+    part.replace(table)
+
+
+def run_alone(name, seed, jobs):
+    """Run in a new process, so that nothing is warm. Returns the row."""
+    environment = dict(os.environ)
+    if jobs > 1:
+        threads = str(max(1, os.cpu_count() // jobs))
+        environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "row.json")
+        command = [sys.executable, __file__, "--into", str(result), name, "--seeds", str(seed)]
+        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+        return json.loads(result.read_text())
+
+
+def status(table):
+    """Say what is in the table, and how many runs are missing."""
+    rows = read(table)
+    tried = rows.loc[rows.get("group") == "search", "recipe"].value_counts().to_dict()
+    for group in (*GROUPS, "changes", "search"):
+        print(f"\n{group}")
+        for name, wanted in (tried if group == "search" else names_in(group)).items():
+            mine = rows[rows["recipe"] == name]
+            text = f"  {name:32} {len(mine):2} of {wanted} runs"
+            if len(mine) and mine["test_errors"].notna().all():
+                text += f", {100 - mine['test_errors'].mean() / 100:6.3f} % on the test set"
+            elif len(mine):
+                wrong = mine["val_errors"].sum() / mine["val_images"].sum()
+                text += f", {100 - 100 * wrong:6.3f} % on validation"
+            if len(mine) and mine["training_seconds"].notna().all():
+                text += f", {mine['training_seconds'].mean():.1f} s"
+            print(text)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="recipes or groups")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of 1, 2, ... as wanted")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; times need 1")
+    parser.add_argument("--table", type=Path, default=TABLE, help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one run, by run_alone
+    options = parser.parse_args(arguments)
+    if options.into:
+        row = run(options.names[0], options.seeds[0])
+        options.into.write_text(json.dumps(row))
+        return
+    if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
+        sys.exit("data/mnist.npz is not there: python data/get_mnist.py brings it.")
+    if not options.names:
+        status(options.table)
+        return
+    wanted = {}
+    for name in options.names:
+        groups = (*GROUPS, "changes")
+        known = {n: s for group in groups for n, s in names_in(group).items()}
+        if name in groups or name == "all":
+            wanted |= known if name == "all" else names_in(name)
+        elif name in known or name.startswith("{"):
+            wanted[name] = known.get(name, 1)
+        else:
+            sys.exit(f"{name} is neither a recipe nor a group; there are {', '.join(known)}")
+    done = {(row.recipe, row.seed) for row in read(options.table).itertuples()}
+    runs = [
+        (name, seed)
+        for name, count in wanted.items()
+        for seed in options.seeds or range(1, count + 1)
+        if (name, seed) not in done
+    ]
+    print(f"{len(runs)} runs to do")
+    one_at_a_time = Lock()
+
+    def do(task):
+        number, (name, seed) = task
+        print(f"--- {number} of {len(runs)}: {name}, seed {seed}", flush=True)
+        row = run_alone(name, seed, options.jobs)
+        with one_at_a_time:
+            append(options.table, row)
+        shown = ("recipe", "seed", "val_errors", "test_errors", "training_seconds")
+        print("   ", {key: row[key] for key in shown if key in row}, flush=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(do, enumerate(runs, start=1)))
+
+
+if __name__ == "__main__":
+    main()

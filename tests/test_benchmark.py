@@ -1,0 +1,116 @@
+"""The benchmark: its networks are what they claim to be, and its table is written as it should."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, definitions
+
+sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
+import benchmark
+
+TABLE = pd.read_csv(ROOT / "data" / "benchmarks.csv")
+
+
+def of(recipe):
+    return TABLE[TABLE["recipe"] == recipe]
+
+
+def test_macs_by_hand():
+    import keras
+    from keras import layers
+
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(5, 3, strides=2)])
+    model = keras.Sequential([inner, layers.Flatten(), layers.Dense(7)])
+    assert benchmark.multiply_accumulates(model) == 3 * 3 * (3 * 3 * 3 * 5) + 3 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize(
+    "recipe, parameters, mmac",
+    [
+        ("ghouzam", 887_530, 32.3),
+        ("deotte", 326_410 + 832, 15.2),  # 832: running means and variances
+        ("keras-io", 34_826, 2.4),
+        ("train-mnist-fast", 215_194, 1.24),
+        ("ours-04", 156_042, 2.0),
+    ],
+)
+def test_networks_have_their_published_size(recipe, parameters, mmac, monkeypatch):
+    import keras
+    from recipes import Stopwatch, find
+
+    class Built(Exception):
+        pass
+
+    def fit(self, *arguments, **options):
+        raise Built(self)
+
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
+    some = np.zeros((8, 28, 28, 1), "float32"), np.eye(10, dtype="float32")[:8]
+    with pytest.raises(Built) as raised:
+        find(recipe)[1](some, some, 1, Stopwatch())
+    (model,) = raised.value.args
+    model = model.layers[-1] if isinstance(model.layers[-1], keras.Sequential) else model
+    assert model.count_params() == parameters
+    assert benchmark.multiply_accumulates(model) == pytest.approx(1e6 * mmac, abs=6e4)
+    assert of(recipe)["parameters"].eq(parameters).all()
+
+
+def test_rows_are_whole_and_unique():
+    assert TABLE["data"].eq("MNIST").all()
+    assert not TABLE.duplicated(["recipe", "seed"]).any()
+    for column in ("machine", "keras", "tensorflow", "date", "val_errors"):
+        assert TABLE[column].notna().all(), column
+    whole = TABLE[TABLE["group"].isin(["references", "ours"])]
+    for column in ("training_seconds", "test_errors", "test_wrong", "matmul_gflops"):
+        assert whole[column].notna().all(), column
+    for row in whole.itertuples():
+        assert len(str(row.test_wrong).split()) == row.test_errors
+    for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
+        assert len(str(row.val_wrong).split()) == row.val_errors
+    assert TABLE.loc[~TABLE.index.isin(whole.index), "test_errors"].isna().all(), "validation only"
+
+
+def test_every_change_of_the_notebook_has_been_measured():
+    needed = ("RandomAffine", "distortion_maps", "warp", "RandomDistortion", "CHANGES")
+    changes = definitions("08", "affine_maps", *needed)["CHANGES"]
+    for name in changes:
+        assert of(name)["seed"].nunique() >= 1, name
+
+
+def test_a_run_is_added_once_and_the_rest_stays(tmp_path, stand_in, monkeypatch, capsys):
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    table = tmp_path / "table.csv"
+    benchmark.main(["train-mnist-fast", "--seeds", "1", "--table", str(table)])
+    (first,) = pd.read_csv(table).to_dict("records")
+    assert first["recipe"] == "train-mnist-fast" and first["data"] == "stand-in"
+    assert first["training_seconds"] > 0 and first["matmul_gflops"] > 1
+    assert first["test_errors"] == len(first["test_wrong"].split())
+    benchmark.main(["train-mnist-fast", "--seeds", "1", "2", "--table", str(table)])
+    both = pd.read_csv(table).to_dict("records")
+    assert [row["seed"] for row in both] == [1, 2]
+    assert both[0]["date"] == first["date"] and both[0]["val_loss"] == first["val_loss"]
+    assert "1 runs to do" in capsys.readouterr().out
+
+
+def test_a_failed_run_leaves_the_table_as_it_was(tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    benchmark.append(table, {"recipe": "a", "seed": 1})
+    before = table.read_bytes()
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "nothing.npz"))
+    with pytest.raises(subprocess.CalledProcessError):
+        benchmark.main(["train-mnist-fast", "--seeds", "1", "--table", str(table)])
+    assert table.read_bytes() == before
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(SystemExit, match="nonsense is neither a recipe nor a group.*ghouzam"):
+        benchmark.main(["nonsense"])
+
+
+def test_status_tells_what_there_is(capsys):
+    benchmark.main([])
+    text = capsys.readouterr().out
+    assert "ghouzam" in text and "% on the test set" in text
