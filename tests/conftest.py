@@ -39,24 +39,27 @@ def syntax(cell):
 
 
 def definitions(number, *names, **given):
-    """Load functions, classes and constants by name out of a notebook, without running it.
+    """Load definitions out of a notebook, without running it.
 
-    number: "04", say. given: what the definitions find beside them, such as DATA. The notebook's
-    imports are executed. Returns a dict like a module's namespace.
+    number: "04", say. names: of functions, classes and assigned variables; none: all functions and
+    classes, and all variables that hold a plain text or number. given: what the definitions find
+    beside them, such as DATA. The notebook's imports are executed. Returns a dict like a module's
+    namespace.
     """
     path = next(path for path in NOTEBOOKS if path.name.startswith(number))
     wanted, found = [], set()
     for cell in code_cells(read(path)):
         for node in syntax(cell).body:
+            name, plain = getattr(node, "name", ""), True
+            if isinstance(node, ast.Assign | ast.AugAssign):
+                name = getattr(node, "targets", [getattr(node, "target", None)])[0]
+                name, plain = getattr(name, "id", ""), isinstance(node.value, ast.Constant)
             if isinstance(node, ast.Import | ast.ImportFrom):
                 wanted.append(node)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names:
+            elif name and (name in names if names else plain):
                 wanted.append(node)
-                found.add(node.name)
-            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in names:
-                wanted.append(node)
-                found.add(node.targets[0].id)
-    assert found == set(names), f"{path.name} does not define {set(names) - found}"
+                found.add(name)
+    assert found >= set(names), f"{path.name} does not define {set(names) - found}"
     space = dict(given)
     exec(compile(ast.Module(wanted, type_ignores=[]), path.name, "exec"), space)
     return space
@@ -70,6 +73,18 @@ def stand_in(tmp_path_factory):
     path = tmp_path_factory.mktemp("stand-in") / "stand-in.npz"
     get_mnist.write(path, **get_mnist.stand_in())
     return path
+
+
+def data_file():
+    """The data that the notebooks use: what DIGITS_DATA names, MNIST, or the stand-in."""
+    for path in (
+        os.environ.get("DIGITS_DATA"),
+        ROOT / "data/mnist.npz",
+        ROOT / "data/stand-in.npz",
+    ):
+        if path and Path(path).exists():
+            return Path(path).resolve()
+    return None
 
 
 def copy_tree(target):

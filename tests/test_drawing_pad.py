@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from handwriting_support import NOTEBOOK, data_file
+from conftest import NOTEBOOKS, data_file
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -45,7 +45,7 @@ def free_port():
 def lab(tmp_path_factory, nbval):
     """Start JupyterLab on a copy of the notebook that ends with the pad; return its address."""
     home = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(next(p for p in NOTEBOOKS if p.name.startswith("07")), as_version=4)
     code = [c for c in notebook.cells if c.cell_type == "code" and not c.source.startswith(SLOW)]
     last = next(i for i, c in enumerate(code) if c.source.endswith("show_pad()"))
     notebook.cells = code[: last + 1]

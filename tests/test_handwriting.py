@@ -8,8 +8,9 @@ import struct
 import zlib
 
 import numpy as np
+import pictures
 import pytest
-from handwriting_support import NOTEBOOK, data_file, definitions, load_model, page_digits
+from conftest import ROOT, data_file, definitions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,10 +22,26 @@ if data_file() is None:
 IS_MNIST = data_file().name == "mnist.npz"
 
 
+def load_model(names, folder):
+    """Load model.keras from `folder`, or train a quick one, with the notebook's own functions."""
+    names["DATA"] = folder
+    (x_all, y_all), _, name = names["load_digits"]()
+    names["data_name"] = name
+    names["x_train"], _, names["y_train"], _ = names["split"](names["scale"](x_all), y_all)
+    names["model"] = names["load_or_train"]("model.keras")
+    return names["model"]
+
+
+def page_digits(part):
+    """The MNIST pictures and labels of which `part`'s pages are made; None without MNIST."""
+    with np.load(data_file()) as file:
+        return pictures.mnist_part(file["x_train"], file["y_train"], part)
+
+
 @pytest.fixture(scope="module")
 def names(nbval):
     """The notebook's functions, with the model that notebook 04 has left in the tested copy."""
-    names = definitions(NOTEBOOK)
+    names = definitions("07", DATA=ROOT / "data")
     tree, _ = nbval
     load_model(names, tree / "data")
     return names
@@ -35,7 +52,7 @@ def model(names):
     return names["model"]
 
 
-NOTEBOOK_07 = definitions(NOTEBOOK)
+NOTEBOOK_07 = definitions("07", DATA=ROOT / "data")
 to_mnist_style = NOTEBOOK_07["to_mnist_style"]
 find_digits, place, brightness = (NOTEBOOK_07[n] for n in ("find_digits", "place", "brightness"))
 
