@@ -427,8 +427,8 @@ def test_read_kaggle_csv_refuses_what_is_no_table(tmp_path, body):
 def eight():
     return definitions(
         *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp", "RandomDistortion"),
-        *("learning_rate_schedule", "build_modern_cnn", "RECIPE", "CHANGES", "prepare_training"),
-        *("predict_views", "patch_filters", "build_fast_cnn", "train_fast"),
+        *("learning_rate_schedule", "build_modern_cnn", "prepare_training", "predict_views"),
+        *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
     )
 
 
@@ -510,18 +510,20 @@ def test_predict_views_is_the_mean_over_five(eight, random):
 
 def test_patch_filters_come_in_opposites(eight, random):
     filters = eight["patch_filters"](digits_like(random, 50))
-    assert filters.shape == (5, 5, 1, 16) and filters.dtype == np.float32
+    assert filters.shape == (6, 6, 1, 16) and filters.dtype == np.float32
     assert np.allclose(filters[..., :8], -filters[..., 8:])
-    flat = filters[..., :8].reshape(25, 8)
+    flat = filters[..., :8].reshape(36, 8)
     off_diagonal = flat.T @ flat - np.diag(np.diag(flat.T @ flat))
     assert np.abs(off_diagonal).max() < 1e-3 * np.diag(flat.T @ flat).min(), "orthogonal"
 
 
-def test_the_fast_network_trains_its_head_only(eight, random):
+def test_the_fast_network_keeps_its_first_layer(eight, random):
     images, targets = digits_like(random, 64), np.eye(10, dtype="float32")[np.arange(64) % 10]
-    both = eight["train_fast"](images, targets)
-    stem, head = both.layers
-    assert not stem.trainable_weights and len(head.trainable_weights) == 6
-    kernel = stem.layers[1].get_weights()[0]
+    before = eight["build_fast_cnn"](images)
+    model = eight["train_fast"](images, targets)
+    assert len(model.trainable_weights) == 6
+    (kernel,) = model.layers[1].get_weights()
     assert np.allclose(kernel, eight["patch_filters"](images), atol=1e-5)
-    assert both.predict(images, verbose=0).shape == (64, 10)
+    assert np.allclose(kernel, before.layers[1].get_weights()[0], atol=1e-5)
+    assert model.layers[-1].get_weights()[1].any(), "the last layer's bias has left 0"
+    assert model.predict(images, verbose=0).shape == (64, 10)
