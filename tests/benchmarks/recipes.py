@@ -242,12 +242,7 @@ def find(name):
         "keras-io": keras_io,
         "train-mnist-fast": train_mnist_fast,
     }
-    ours = {
-        "ours-04": ours_04,
-        "ours-08": modern({}),
-        "ours-08-half": modern({"epochs": 12}),  # what the notebook trains while the reader waits
-        "ours-fast": ours_fast,
-    }
+    ours = {"ours-04": ours_04, "ours-08": modern({}), "ours-fast": ours_fast}
     if name in references:
         return "references", references[name]
     if name in ours:
