@@ -17,7 +17,6 @@ too, unless you use it meanwhile: then its times are no good.
 import argparse
 import datetime
 import json
-import math
 import os
 import platform
 import resource
@@ -59,17 +58,14 @@ def names_in(group):
 def multiply_accumulates(model):
     """Count the multiply-accumulates of convolutions and dense layers for one picture."""
     import keras
-    from keras import layers
+    from recipes import EIGHT
 
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.Sequential):
-            total += multiply_accumulates(layer)
-        elif isinstance(layer, layers.Conv2D):
-            total += math.prod(layer.output.shape[1:]) * math.prod(layer.kernel.shape[:3])
-        elif isinstance(layer, layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
+    return sum(
+        multiply_accumulates(layer)
+        if isinstance(layer, keras.Sequential)
+        else EIGHT["work_of"](layer)
+        for layer in model.layers
+    )
 
 
 def matmul_gflops(size=2048, repeats=5):

@@ -58,7 +58,7 @@ FOUR = definitions(
 )
 EIGHT = definitions(
     *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp", "RandomDistortion"),
-    *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "predict_views"),
+    *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "predict_views", "work_of"),
     *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
 )
 CHANGES = EIGHT["CHANGES"]
