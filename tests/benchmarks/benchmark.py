@@ -9,9 +9,10 @@
 Groups: references, ours, changes (a short version of notebook 08's recipe with one thing changed),
 all. What is given as JSON is a change of that recipe itself and goes into the table as group
 "search": what was tried on the way. "distortion" there holds limits of RandomDistortion. The table
-is data/benchmarks.csv; what is in it already is not run again, so that this script can be
-interrupted and continued. Needs data/mnist.npz. Each run has a process to itself, and the machine
-too, unless you use it meanwhile: then its times are no good.
+is data/benchmarks.csv (on another machine, begin your own: --table mine.csv); what is in it already
+is not run again, so that this script can be interrupted and continued. Needs data/mnist.npz. Each
+run has a process to itself, and the machine too, unless you use it meanwhile: then its times are no
+good.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 # --- what is to be run -------------------------------------------------------------------------
 
 GROUPS = {
-    "references": {"ghouzam": 1, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
+    "references": {"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
     "ours": {"ours-04": 3, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
 }
 
@@ -79,6 +79,16 @@ def matmul_gflops(size=2048, repeats=5):
         ops.convert_to_numpy(ops.matmul(a, a))
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / sorted(seconds)[repeats // 2] / 1e9
+
+
+def peak_memory_mb():
+    """Return the most memory this process has had, in MiB; None where that cannot be asked."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def places(wrong):
@@ -146,7 +156,7 @@ def run(name, seed):
             "matmul_gflops": round(sum(speed) / 2, 1),
         }
     return row | {
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "data": data_name,
         "machine": machine(),
         "keras": keras.__version__,
@@ -169,7 +179,9 @@ def machine():
 
 
 def read(table):
-    return pd.read_csv(table) if table.exists() else pd.DataFrame(columns=["recipe", "seed"])
+    if table.exists():
+        return pd.read_csv(table)
+    return pd.DataFrame(columns=["group", "recipe", "seed"])
 
 
 def append(table, row):
@@ -180,7 +192,7 @@ def append(table, row):
 
 
 def run_alone(name, seed, jobs):
-    """Run in a new process, so that nothing is warm. Returns the row."""
+    """Run in a new process, so that nothing is warm. Returns the row; exits if the run fails."""
     environment = dict(os.environ)
     if jobs > 1:
         threads = str(max(1, os.cpu_count() // jobs))
@@ -188,18 +200,24 @@ def run_alone(name, seed, jobs):
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "row.json")
         command = [sys.executable, __file__, "--into", str(result), name, "--seeds", str(seed)]
-        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+        with Path(folder, "errors").open("w+", errors="replace") as errors:
+            failed = subprocess.run(command, env=environment, stderr=errors).returncode
+            errors.seek(0)
+            if failed:
+                why = errors.read()[-2000:]
+                sys.exit(f"{name}, seed {seed}, failed; nothing was added.\n{why}")
         return json.loads(result.read_text())
 
 
 def status(table):
     """Say what is in the table, and how many runs are missing."""
-    rows = read(table)
-    tried = rows.loc[rows.get("group") == "search", "recipe"].value_counts().to_dict()
+    columns = ["group", "recipe", "test_errors", "val_errors", "val_images", "training_seconds"]
+    rows = read(table).reindex(columns=columns)
+    tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
     for group in (*GROUPS, "changes", "search"):
         print(f"\n{group}")
         for name, wanted in (tried if group == "search" else names_in(group)).items():
-            mine = rows[rows["recipe"] == name]
+            mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
             text = f"  {name:32} {len(mine):2} of {wanted} runs"
             if len(mine) and mine["test_errors"].notna().all():
                 text += f", {100 - mine['test_errors'].mean() / 100:6.3f} % on the test set"
@@ -211,39 +229,56 @@ def status(table):
             print(text)
 
 
+def choose(names):
+    """Return {(group, recipe): how many seeds are wanted} for names of recipes and groups."""
+    from recipes import find
+
+    groups = {group: names_in(group) for group in (*GROUPS, "changes")}
+    known = {(group, name): count for group in groups for name, count in groups[group].items()}
+    chosen = {}
+    for wish in names:
+        if wish.startswith("{"):
+            try:
+                chosen[find(wish)[0], wish] = 1
+            except ValueError as error:
+                sys.exit(f"{wish}: {error}")
+            continue
+        found = {key: count for key, count in known.items() if wish in ("all", *key)}
+        if not found:
+            there = ", ".join(["all", *groups, *(name for _, name in known)])
+            sys.exit(f"{wish} is neither a recipe nor a group; there are {there}")
+        chosen |= found
+    return chosen
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="recipes or groups")
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of 1, 2, ... as wanted")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; times need 1")
-    parser.add_argument("--table", type=Path, default=TABLE, help=argparse.SUPPRESS)
+    parser.add_argument("--table", type=Path, default=TABLE, help="instead of data/benchmarks.csv")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one run, by run_alone
     options = parser.parse_args(arguments)
     if options.into:
         row = run(options.names[0], options.seeds[0])
         options.into.write_text(json.dumps(row))
         return
-    if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
-        sys.exit("data/mnist.npz is not there: python data/get_mnist.py brings it.")
     if not options.names:
         status(options.table)
         return
-    wanted = {}
-    for name in options.names:
-        groups = (*GROUPS, "changes")
-        known = {n: s for group in groups for n, s in names_in(group).items()}
-        if name in groups or name == "all":
-            wanted |= known if name == "all" else names_in(name)
-        elif name in known or name.startswith("{"):
-            wanted[name] = known.get(name, 1)
-        else:
-            sys.exit(f"{name} is neither a recipe nor a group; there are {', '.join(known)}")
-    done = {(row.recipe, row.seed) for row in read(options.table).itertuples()}
+    wanted = choose(options.names)
+    if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
+        sys.exit(f"The times of {' and '.join(GROUPS)} are wanted: run them without --jobs")
+    if options.table == TABLE and os.environ.get("DIGITS_DATA"):
+        sys.exit("data/benchmarks.csv is for MNIST: unset DIGITS_DATA, or name another --table")
+    if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
+        sys.exit("data/mnist.npz is not there: python data/get_mnist.py brings it")
+    done = {(row.group, row.recipe, row.seed) for row in read(options.table).itertuples()}
     runs = [
         (name, seed)
-        for name, count in wanted.items()
+        for (group, name), count in wanted.items()
         for seed in options.seeds or range(1, count + 1)
-        if (name, seed) not in done
+        if (group, name, seed) not in done
     ]
     print(f"{len(runs)} runs to do")
     one_at_a_time = Lock()
@@ -251,7 +286,11 @@ def main(arguments=None):
     def do(task):
         number, (name, seed) = task
         print(f"--- {number} of {len(runs)}: {name}, seed {seed}", flush=True)
-        row = run_alone(name, seed, options.jobs)
+        try:
+            row = run_alone(name, seed, options.jobs)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # begin no other
+            raise
         with one_at_a_time:
             append(options.table, row)
         shown = ("recipe", "seed", "val_errors", "test_errors", "training_seconds")
