@@ -94,6 +94,7 @@ def execute(path):
 
 
 def title(notebook):
+    """Return a notebook's heading."""
     return re.search(r"^# (.+)", notebook.cells[0].source, re.M)[1]
 
 
@@ -135,6 +136,7 @@ def write_page(name, notebook):
 
 
 def write_index(executed, summary):
+    """Write pages/index.html: links to the pages, how long each took, and what they found."""
     rows = "\n".join(
         f'<li><a href="{name}.html">{html.escape(title(notebook))}</a>'
         f" <small>{notebook.metadata['measured']['seconds']} s</small></li>"

@@ -96,10 +96,15 @@ def parse_idx(body):
 
 
 def from_keras():
+    """Download MNIST as one .npz file; return its four arrays, verified. Errors: as for `read`."""
     return read(io.BytesIO(download(KERAS_URL)))
 
 
 def from_idx():
+    """Download MNIST as its four original files; return their arrays. Raises OSError if it fails.
+
+    Raises WrongFileError if they are not MNIST's.
+    """
     arrays = [parse_idx(download(url)) for url in IDX_URLS]
     if digest(arrays) != MNIST_SHA256:
         raise WrongFileError("what was downloaded is not MNIST")

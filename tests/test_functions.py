@@ -308,6 +308,35 @@ def test_report_says_it_all():
     assert report(wrong) == "99.55%: 45 errors in 10,000 (95 % interval 99.40% to 99.66%)"
 
 
+def test_disturbed_does_what_its_argument_says(random):
+    some = np.zeros((3, 28, 28, 1), np.float32)
+    some[:, 8:20, 8:20] = random.random((3, 12, 12, 1))
+    disturbed = definitions("05", "affine_maps", "disturbed", some=some, n=3)["disturbed"]
+    assert np.array_equal(disturbed(), some)
+    assert np.allclose(disturbed(shift=3), np.roll(some, 3, axis=2), atol=1e-5)
+    assert np.allclose(disturbed(angle=180), some[:, ::-1, ::-1], atol=1e-4)
+    assert disturbed(zoom=0.5).sum() < 0.5 * some.sum()
+    noisy = disturbed(noise=0.3)
+    assert noisy.min() == 0 and noisy.max() <= 1 and np.abs(noisy - some).mean() > 0.05
+
+
+def test_occlusion_finds_the_stroke_that_matters():
+    class LooksAtOnePixel:
+        """Says 7 if there is ink at row 10, column 15; else 1."""
+
+        def predict(self, images, verbose):
+            seven = images[:, 10, 15, 0]
+            answers = np.zeros((len(images), 10))
+            answers[:, 7], answers[:, 1] = seven, 1 - seven
+            return answers
+
+    occlusion = definitions("05", "occlusion", model=LooksAtOnePixel())["occlusion"]
+    fall = occlusion(np.ones((28, 28, 1), np.float32), 7)
+    covers = np.zeros((22, 22))
+    covers[4:11, 9:16] = 1  # the squares of 7 × 7 that begin there have that pixel in them
+    assert np.array_equal(fall, covers)
+
+
 @pytest.fixture
 def loading(tmp_path, random):
     """load_or_train, with a little data to train on and an empty folder."""

@@ -224,6 +224,18 @@ def test_boxes_in_reading_order(flip):
         assert abs(box[1] - left) <= 3
 
 
+@pytest.mark.parametrize("degrees", [-10, -4, 0, 4, 10])
+def test_rows_may_slope(degrees):
+    boxes = []
+    for top in (100, 220, 340):
+        for left in (0, 90, 180, 270, 360):
+            down = top + left * np.tan(np.radians(degrees))
+            boxes.append((down, left, down + 60, left + 40))
+    shuffled = np.random.default_rng(0).permutation(len(boxes))
+    rows = NOTEBOOK_07["reading_order"]([boxes[k] for k in shuffled])
+    assert [[int(shuffled[k]) for k in row] for row in rows] == np.arange(15).reshape(3, 5).tolist()
+
+
 # --- How good it is, on pictures that it was not tuned with -------------------------------------
 
 
