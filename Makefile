@@ -1,18 +1,36 @@
-# make run    set up, bring the data, execute the series: data/result.csv and pages/index.html
-# make test   set up, run every test
-# make lab    set up, open JupyterLab on the series
-# make lint   set up, check the style of notebooks and scripts
+# make run              set up, bring the data, execute 00 to 07: data/result.csv and pages/index.html
+# make all              the same, with every notebook executed
+# make test             set up, run the tests
+# make lab              set up, open JupyterLab on the series
+# make lint             set up, check the style of notebooks and scripts
+# make badges REPO=me/digits   write "Open in Colab" badges for a published copy (REPO= removes them)
+#
+# Is it true everywhere? These take longer, and are not part of make test:
+# make test-faults      killed twenty times, full disks, damaged files
+# make test-jupyterlab  every notebook in JupyterLab, in a real browser
+# make test-offline     with the network shut off (Linux)
+# make test-colab       in the versions of Google Colab, also with XLA as on its GPUs
+# make test-floors      in the oldest versions that requirements.txt allows
+# make test-backends    on JAX and PyTorch instead of TensorFlow
 PYTHON ?= python3
+PYTHON_OF_COLAB ?= $(or $(shell command -v python3.13),$(PYTHON))
+BRANCH ?= main
 BIN = .venv/bin
+PIP = -m pip install --disable-pip-version-check --progress-bar off
+ALONE = tests/elsewhere/alone.py
 
-.PHONY: run test lab lint setup
+.PHONY: run all test lab lint badges setup help
+.PHONY: test-faults test-jupyterlab test-offline test-colab test-floors test-backends
 .DEFAULT_GOAL := run
 
 run: setup
 	$(BIN)/python run.py
 
+all: setup
+	$(BIN)/python run.py --all
+
 test: setup
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not slow"
 
 lab: setup
 	$(BIN)/jupyter lab notebooks/00-start-here.ipynb
@@ -21,7 +39,37 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+badges:
+	$(if $(filter undefined,$(origin REPO)),$(error Say whose: make badges REPO=owner/name; REPO= removes them))
+	$(PYTHON) badges.py --branch '$(BRANCH)' '$(REPO)'
+
+test-faults: setup
+	$(BIN)/python -m pytest tests/test_faults.py
+
+test-jupyterlab: setup
+	$(BIN)/python -m pytest tests/test_jupyterlab.py
+
+test-offline: setup
+	$(BIN)/python -m pytest tests/test_offline.py
+
+test-colab: .venv-colab/installed data/mnist.npz
+	.venv-colab/bin/python $(ALONE)
+	.venv-colab/bin/python $(ALONE) --gpu
+
+test-floors: .venv-floors/installed
+	.venv-floors/bin/python -m pytest tests -m "not slow"
+
+test-backends: .venv-backends/installed data/mnist.npz
+	KERAS_BACKEND=jax .venv-backends/bin/python $(ALONE)
+	KERAS_BACKEND=torch .venv-backends/bin/python $(ALONE)
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
 setup: .venv/installed
+
+data/mnist.npz: | setup
+	$(BIN)/python data/get_mnist.py
 
 # Made again only when the lists of packages change.
 .venv/installed: requirements.txt constraints.txt
@@ -29,6 +77,22 @@ setup: .venv/installed
 	  { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is another: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Setting up .venv: about 2 GB of packages, some minutes the first time."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-	  -r requirements.txt -c constraints.txt
+	$(BIN)/python $(PIP) -r requirements.txt -c constraints.txt
+	@touch $@
+
+.venv-colab/installed: tests/elsewhere/colab-versions.txt
+	$(PYTHON_OF_COLAB) -m venv .venv-colab
+	.venv-colab/bin/python $(PIP) -r tests/elsewhere/colab-versions.txt
+	@touch $@
+
+# The floors, word for word: >= becomes ==.
+.venv-floors/installed: requirements.txt
+	$(PYTHON) -m venv .venv-floors
+	sed 's/>=/==/' requirements.txt > .venv-floors/floors.txt
+	.venv-floors/bin/python $(PIP) -r .venv-floors/floors.txt
+	@touch $@
+
+.venv-backends/installed: requirements.txt constraints.txt tests/elsewhere/backends.txt
+	$(PYTHON) -m venv .venv-backends
+	.venv-backends/bin/python $(PIP) -r requirements.txt -r tests/elsewhere/backends.txt -c constraints.txt
 	@touch $@

@@ -1,10 +1,14 @@
 """Execute the series: bring the data, run the notebooks, write data/result.csv and pages/.
 
-    python run.py            into pages/; the notebooks themselves stay as they are
-    python run.py --store    also store the outputs in notebooks/, and README.png (for editors)
+    python run.py            execute the core, 00 to 07, and write all pages; the others are shown
+                             with the outputs stored in them. The notebooks stay as they are
+    python run.py --all      execute every notebook
+    python run.py --store    the same, and store the outputs in notebooks/, and README.png (for
+                             editors)
 
 Exit status: 0 done; 1 a notebook failed, or not even a stand-in could be written; 2 the data is
-not what it should be: data/mnist.npz is not MNIST, or --store was asked for without MNIST.
+not what it should be: data/mnist.npz is not MNIST, DIGITS_DATA names a missing file, or --store
+was asked for without MNIST.
 """
 
 import argparse
@@ -14,16 +18,20 @@ import os
 import re
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import nbformat
+from jupyter_core.paths import jupyter_runtime_dir
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS, DATA, PAGES = ROOT / "notebooks", ROOT / "data", ROOT / "pages"
+CORE = "07"  # the last notebook that is executed if nothing else is asked for
 sys.path.insert(0, str(DATA))
 import get_mnist  # noqa: E402
 
@@ -51,8 +59,13 @@ class Client(NotebookClient):
 
 def choose_data():
     """Bring MNIST, or go on loudly with the stand-in. Return an exit status: 0 or 2."""
-    if os.environ.get("DIGITS_DATA"):
-        print(f"DIGITS_DATA names the data: {os.environ['DIGITS_DATA']}")
+    if given := os.environ.get("DIGITS_DATA"):
+        given = Path(given).resolve()  # the notebooks run in another folder
+        if not given.is_file():
+            print(f"DIGITS_DATA names a missing file, {given}: correct or unset it.")
+            return 2
+        os.environ["DIGITS_DATA"] = str(given)
+        print(f"DIGITS_DATA names the data: {given}")
         return 0
     status = get_mnist.main([])
     if status == 1:
@@ -60,6 +73,16 @@ def choose_data():
         status = get_mnist.main(["--stand-in"])
         os.environ["DIGITS_DATA"] = str(DATA / "stand-in.npz")
     return status
+
+
+def transport():
+    """Return how to talk to kernels: over files that only we can read, where the platform can.
+
+    The other way, TCP, is not encrypted, and each kernel would print a warning that says so.
+    """
+    socket = Path(jupyter_runtime_dir()) / f"kernel-{uuid.uuid4()}-ipc-5"
+    fits = len(os.fsencode(socket)) < 104  # the longest address of a socket on macOS
+    return "ipc" if os.name == "posix" and fits else "tcp"
 
 
 def execute(path):
@@ -74,6 +97,7 @@ def execute(path):
         record_timing=False,
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
+        config=Config(KernelManager={"transport": transport()}),
     )
     started = time.perf_counter()
     try:
@@ -126,22 +150,30 @@ def write_page(name, notebook):
     for cell in page.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"\]\((\d\d-[\w-]+)\.ipynb", r"](\1.html", cell.source)
+            cell.source = re.sub(r" · \[!\[Open in Colab]\S+", "", cell.source)  # from the internet
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True)
     exporter.exclude_output_prompt = exporter.exclude_anchor_links = True
+    # No formulas, no scripts that ask for a loader: nothing is to be fetched from the internet.
+    exporter.mathjax_url = exporter.require_js_url = ""
     exporter.register_preprocessor(
-        TagRemovePreprocessor(remove_input_tags={"recap"}, enabled=True), enabled=True
+        TagRemovePreprocessor(remove_input_tags={"setup", "recap"}, enabled=True), enabled=True
     )
     body, _ = exporter.from_notebook_node(page, {"metadata": {"name": title(notebook)}})
     (PAGES / f"{name}.html").write_text(body, encoding="utf-8")
 
 
-def write_index(executed, summary):
-    """Write pages/index.html: links to the pages, how long each took, and what they found."""
-    rows = "\n".join(
-        f'<li><a href="{name}.html">{html.escape(title(notebook))}</a>'
-        f" <small>{notebook.metadata['measured']['seconds']} s</small></li>"
-        for name, notebook in executed.items()
-    )
+def write_index(executed, stored, summary):
+    """Write pages/index.html: links to the pages, how long each took, and what they found.
+
+    executed, stored: {name: notebook}, those that ran here, and those shown as they were stored.
+    """
+    rows = ""
+    for name, notebook in (executed | stored).items():
+        how = "with its stored outputs; <code>make all</code> executes it"
+        if name in executed:
+            how = f"{notebook.metadata['measured']['seconds']} s"
+        link = f'<a href="{name}.html">{html.escape(title(notebook))}</a>'
+        rows += f"<li>{link} <small>{how}</small></li>\n"
     (PAGES / "index.html").write_text(
         f"""<!doctype html>
 <html lang="en"><meta charset="utf-8">
@@ -153,10 +185,9 @@ def write_index(executed, summary):
   small {{ color: #666 }}
 </style>
 <h1>Reading handwritten digits</h1>
-<p>The notebooks as they ran on this machine, with the time each one took.</p>
+<p>The notebooks as they ran on this machine, with the time that each one took.</p>
 <ol start="0">
-{rows}
-</ol>
+{rows}</ol>
 <pre>{html.escape(summary)}</pre>
 </html>
 """,
@@ -166,8 +197,10 @@ def write_index(executed, summary):
 
 def main():
     parser = argparse.ArgumentParser(description="Execute the series.")
+    parser.add_argument("--all", action="store_true", help="execute every notebook")
     parser.add_argument("--store", action="store_true", help="store outputs in notebooks/, too")
-    store = parser.parse_args().store
+    wishes = parser.parse_args()
+    store = wishes.store
     if status := choose_data():
         return status
     other_data = os.environ.get("DIGITS_DATA")
@@ -176,8 +209,12 @@ def main():
         return 2
 
     PAGES.mkdir(exist_ok=True)
-    executed = {}
+    executed, stored = {}, {}
     for path in sorted(NOTEBOOKS.glob("[0-9][0-9]-*.ipynb")):
+        if path.name[:2] > CORE and not (wishes.all or store):
+            stored[path.stem] = nbformat.read(path, as_version=4)
+            write_page(path.stem, stored[path.stem])
+            continue
         print(path.stem, flush=True)
         try:
             executed[path.stem] = notebook = execute(path)
@@ -191,13 +228,15 @@ def main():
     summary = "\n".join(filter(None, (printed(nb, "headline") for nb in executed.values())))
     if other_data:
         summary += f"\nNOT MNIST, but the data that DIGITS_DATA names: {Path(other_data).name}"
-    write_index(executed, summary)
+    write_index(executed, stored, summary)
     if store:
         for name, notebook in executed.items():
             nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
         (ROOT / "README.png").write_bytes(picture(executed))
     seconds = sum(notebook.metadata["measured"]["seconds"] for notebook in executed.values())
     print(f"\nAll of it took {seconds / 60:.1f} minutes.\n\n{summary}\n")
+    if stored:
+        print(f"Shown with stored outputs: {', '.join(stored)} (make all executes them)")
     print(f"Predictions: {DATA / 'result.csv'}\nPages to read: {PAGES / 'index.html'}")
     return 0
 

@@ -11,6 +11,7 @@ import argparse
 import gzip
 import hashlib
 import io
+import os
 import sys
 import urllib.request
 from pathlib import Path
@@ -57,6 +58,8 @@ def read(file):
             arrays = [archive[key] for key in KEYS]
     except KeyError as error:
         raise WrongFileError(f"it has no array {error.args[0].split()[0]}") from None
+    except (ValueError, EOFError):  # NumPy's own message advises loading it unsafely
+        raise WrongFileError("it is not an .npz archive of numbers") from None
     except Exception as error:  # a damaged archive can fail in many ways
         raise WrongFileError(f"it cannot be read ({type(error).__name__}: {error})") from None
     as_in_mnist = all(array.dtype == np.uint8 for array in arrays) and arrays[0].ndim == 3
@@ -113,13 +116,14 @@ def from_idx():
 
 def write(path, **arrays):
     """Write an .npz file under a temporary name, then rename it: `path` is whole or untouched."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # no other process has this name
     try:
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
 
 
 def stand_in():
