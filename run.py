@@ -17,12 +17,11 @@ import html
 import os
 import re
 import sys
+import tempfile
 import time
-import uuid
 from pathlib import Path
 
 import nbformat
-from jupyter_core.paths import jupyter_runtime_dir
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
@@ -75,14 +74,29 @@ def choose_data():
     return status
 
 
-def transport():
-    """Return how to talk to kernels: over files that only we can read, where the platform can.
+def connection(folder):
+    """Return how to reach a kernel: through files in a private folder, where the platform can.
 
     The other way, TCP, is not encrypted, and each kernel would print a warning that says so.
     """
-    socket = Path(jupyter_runtime_dir()) / f"kernel-{uuid.uuid4()}-ipc-5"
-    fits = len(os.fsencode(socket)) < 104  # the longest address of a socket on macOS
-    return "ipc" if os.name == "posix" and fits else "tcp"
+    address = folder / "kernel"
+    if os.name != "posix" or len(os.fsencode(address)) + 2 >= 104:  # macOS takes no longer ones
+        return {}
+    return {"transport": "ipc", "ip": str(address), "connection_file": str(folder / "kernel.json")}
+
+
+def failure(path, notebook, client, error):
+    """Say in which cell a notebook failed, and why."""
+    number = client.code_cells_executed
+    cell = [c for c in notebook.cells if c.cell_type == "code" and c.source][number - 1]
+    if isinstance(error, DeadKernelError):
+        why = "the kernel died; most often the machine ran out of memory"
+    else:
+        why = f"{error.ename}: {error.evalue}"
+    return (
+        f"{path.name} failed in code cell [{number}], which begins with\n"
+        f"    {cell.source.splitlines()[0]}\n{why}"
+    )
 
 
 def execute(path):
@@ -91,28 +105,20 @@ def execute(path):
     Raises RuntimeError saying which cell failed and why.
     """
     notebook = nbformat.read(path, as_version=4)
-    client = Client(
-        notebook,
-        timeout=None,
-        record_timing=False,
-        store_widget_state=False,
-        resources={"metadata": {"path": str(path.parent)}},
-        config=Config(KernelManager={"transport": transport()}),
-    )
     started = time.perf_counter()
-    try:
-        client.execute()
-    except (CellExecutionError, DeadKernelError) as error:
-        number = client.code_cells_executed
-        cell = [c for c in notebook.cells if c.cell_type == "code" and c.source][number - 1]
-        if isinstance(error, DeadKernelError):
-            why = "the kernel died; most often the machine ran out of memory"
-        else:
-            why = f"{error.ename}: {error.evalue}"
-        raise RuntimeError(
-            f"{path.name} failed in code cell [{number}], which begins with\n"
-            f"    {cell.source.splitlines()[0]}\n{why}"
-        ) from None
+    with tempfile.TemporaryDirectory(prefix="digits-") as folder:
+        client = Client(
+            notebook,
+            timeout=None,
+            record_timing=False,
+            store_widget_state=False,
+            resources={"metadata": {"path": str(path.parent)}},
+            config=Config(KernelManager=connection(Path(folder))),
+        )
+        try:
+            client.execute()
+        except (CellExecutionError, DeadKernelError) as error:
+            raise RuntimeError(failure(path, notebook, client, error)) from None
     notebook.metadata["measured"] = {"seconds": round(time.perf_counter() - started)}
     return notebook
 

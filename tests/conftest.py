@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
 from hypothesis import settings
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
@@ -60,9 +62,27 @@ def definitions(number, *names, **given):
                 wanted.append(node)
                 found.add(name)
     assert found >= set(names), f"{path.name} does not define {set(names) - found}"
-    space = dict(given)
+    import keras  # which the setup cell imports inside a `try`
+
+    space = {"keras": keras} | given
     exec(compile(ast.Module(wanted, type_ignores=[]), path.name, "exec"), space)
     return space
+
+
+def execute_two_at_once(notebooks, folder_of, **environment):
+    """Execute notebooks, {name: notebook}, each in its folder, two at a time: one for each core.
+
+    folder_of: a function of the name. environment: variables for the kernels. The outputs are
+    left in the notebooks. Returns {name: future}, whose result() raises what a cell has raised.
+    """
+    environment = os.environ | environment | {"TF_NUM_INTRAOP_THREADS": "1"}
+
+    def execute(name):
+        resources = {"metadata": {"path": str(folder_of(name))}}
+        NotebookClient(notebooks[name], resources=resources).execute(env=environment)
+
+    with ThreadPoolExecutor(2) as pool:
+        return {name: pool.submit(execute, name) for name in notebooks}
 
 
 @pytest.fixture(scope="session")

@@ -1,27 +1,16 @@
 """The drawing pad in a real browser: JupyterLab, headless Chromium, digits drawn by mouse."""
 
-import json
 import math
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import nbformat
 import pytest
+from browser import PATIENCE, chromium, jupyterlab, open_notebook, run_all, screenshot, sync_api
 from conftest import NOTEBOOKS, data_file
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not here: apt-get install chromium", allow_module_level=True)
 if data_file() is None:
     pytest.skip("no MNIST here: the pad is tested with MNIST's model", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 # Only the way to the pad is run: these cells are slow and the pad does not need them.
 SLOW = (
@@ -32,13 +21,6 @@ SLOW = (
     "rows = read_digits",
     "with temp",
 )
-PATIENCE = 300_000  # milliseconds; the first run may have to train a quick model on a busy machine
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -56,78 +38,23 @@ def lab(tmp_path_factory, nbval):
     nbformat.write(notebook, home / "notebooks" / "pad.ipynb")
     tree, _ = nbval
     shutil.copy(tree / "data" / "model.keras", home / "data")
-    for name, setting in {
-        "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight exist, too
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    }.items():
-        path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(setting))
-    environment = os.environ | {
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "IPYTHONDIR": str(home / "ipython"),
-    }
+    environment = {}
     if data_file().name == "mnist.npz":  # the data folder decides what the digits are called
         (home / "data" / "mnist.npz").symlink_to(data_file())
     else:
         environment["DIGITS_DATA"] = str(data_file())
-    port = free_port()
-    log = (home / "log.txt").open("w")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
-        + [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={home}"]
-        + ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.news_url=None"]
-        + ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-        cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/api/status", timeout=5).close()
-                break
-            except OSError:
-                if server.poll() is not None:
-                    break
-                time.sleep(0.2)
-        else:
-            server.kill()
-        assert server.poll() is None, (home / "log.txt").read_text()[-2000:]
+    with jupyterlab(home, home, environment=environment) as (_, address):
         yield address
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-        log.close()
 
 
 @pytest.fixture(scope="module")
 def page(lab):
     """Open the notebook in Chromium, run all its cells, return the page when the pad is there."""
-    arguments = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage"
-    arguments += " --disable-background-networking --disable-component-update --disable-sync"
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=arguments.split(), timeout=PATIENCE
-        )
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(PATIENCE)
-        page.add_locator_handler(  # should JupyterLab ask for the kernel all the same
-            page.locator(".jp-Dialog button:has-text('Select')"), lambda button: button.click()
-        )
-        page.goto(f"{lab}/lab/tree/notebooks/pad.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_selector("#jp-main-statusbar >> text=/\\| Idle/")  # the kernel is connected
-        page.click("text=Run >> nth=0")
-        page.click("li[data-command='runmenu:run-all']")
+    with chromium() as browser:
+        page = open_notebook(browser, lab, "notebooks/pad.ipynb")
+        run_all(page)
         sync_api.expect(page.locator(".pad canvas").first).to_be_visible(timeout=PATIENCE)
         yield page
-        browser.close()
 
 
 def draw(page, points):
@@ -170,8 +97,7 @@ def test_pad_reads_what_is_drawn(page):
 
     draw(page, [(140, 50), (138, 230)])
     second = says(page, r"I read a \d")
-    if folder := os.environ.get("SCREENSHOT_FOLDER"):
-        page.screenshot(path=Path(folder) / "pad.png")
+    screenshot(page, "pad")
     if data_file().name == "mnist.npz":  # the stand-in's model knows too little to be held to it
         assert first == "I read a 0."
         assert second == "I read a 1."

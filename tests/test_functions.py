@@ -45,9 +45,23 @@ def test_load_digits_names_a_file_that_is_given(load_digits, tmp_path, monkeypat
 @pytest.mark.parametrize("body", [b"", b"PK\x03\x04 half a file", b"no archive"])
 def test_load_digits_refuses_a_damaged_file(load_digits, tmp_path, body):
     (tmp_path / "mnist.npz").write_bytes(body)
-    with pytest.raises(RuntimeError, match=r"mnist\.npz is damaged: move it away, then run"):
+    with pytest.raises(RuntimeError, match=r"mnist\.npz is damaged or no \.npz file: move"):
         load_digits["load_digits"]()
     assert (tmp_path / "mnist.npz").read_bytes() == body
+
+
+@pytest.mark.parametrize("body", [b"a text file of some length", b""])
+def test_load_digits_gives_no_unsafe_advice(load_digits, tmp_path, body):
+    (tmp_path / "mnist.npz").write_bytes(body)
+    with pytest.raises(RuntimeError) as refused:
+        load_digits["load_digits"]()
+    assert "pickle" not in str(refused.value) and "unsafe" not in str(refused.value)
+
+
+def test_load_digits_says_that_the_given_file_is_missing(load_digits, monkeypatch):
+    monkeypatch.setenv("DIGITS_DATA", "/nope.npz")
+    with pytest.raises(RuntimeError, match="DIGITS_DATA names a missing file, .*nope.npz: correct"):
+        load_digits["load_digits"]()
 
 
 def test_load_digits_refuses_another_data_set(load_digits, tmp_path):
@@ -275,6 +289,54 @@ def test_finished_epochs(tmp_path, state):
         assert (tmp_path / names[1]).read_text() == "weights 4"
 
 
+def resolves_to_xla_with_a_gpu(layer, monkeypatch):
+    """Whether Keras would compile a model with this layer by XLA if there were a GPU."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about TensorFlow")
+    import tensorflow as tf
+
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *kind: [gpu])
+    model = keras.Sequential([keras.Input((28, 28, 1)), layer])
+    model.compile("sgd", "mse")
+    return model.jit_compile
+
+
+def test_keras_does_not_choose_xla_for_random_affine(augmenting, monkeypatch):
+    import keras
+
+    assert resolves_to_xla_with_a_gpu(keras.layers.ReLU(), monkeypatch), "the test is blind"
+    assert not resolves_to_xla_with_a_gpu(augmenting["RandomAffine"](), monkeypatch)
+
+
+def test_random_distortion_trains_with_xla(random):
+    import keras
+
+    names = "distortion_maps", "warp", "enlarging_matrix", "RandomDistortion"
+    layer = definitions("08", *names)["RandomDistortion"](seed=0)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), layer, keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+    model.compile("sgd", "mse", jit_compile=True)
+    assert model.jit_compile, "XLA is really used"
+    images = random.random((10, 28, 28, 1)).astype("float32")
+    losses = model.fit(images, images[:, 0, 0], batch_size=4, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("knots", [3, 5, 8])
+def test_the_enlarging_matrix_is_bicubic_interpolation(random, knots):
+    import keras
+
+    matrix = definitions("08", "enlarging_matrix")["enlarging_matrix"](knots)
+    field = random.normal(size=(2, knots, knots, 3)).astype("float32")
+    resized = keras.ops.image.resize(field, (28, 28), interpolation="bicubic")
+    by_matrix = np.einsum("yi,nijc,xj->nyxc", matrix, field, matrix)
+    assert np.allclose(by_matrix, keras.ops.convert_to_numpy(resized), atol=1e-5)
+
+
 # --- 05: evaluating ----------------------------------------------------------------------------
 
 
@@ -455,7 +517,8 @@ def test_read_kaggle_csv_refuses_what_is_no_table(tmp_path, body):
 @pytest.fixture(scope="module")
 def eight():
     return definitions(
-        *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp", "RandomDistortion"),
+        *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp"),
+        *("enlarging_matrix", "RandomDistortion"),
         *("learning_rate_schedule", "build_modern_cnn", "prepare_training", "predict_views"),
         *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
     )

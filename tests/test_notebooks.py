@@ -11,8 +11,7 @@ import time
 import nbformat
 import pandas as pd
 import pytest
-from conftest import NOTEBOOKS, code_cells, read
-from nbclient import NotebookClient
+from conftest import NOTEBOOKS, code_cells, execute_two_at_once, read
 
 
 def test_all_notebooks_give_their_stored_outputs(nbval):
@@ -20,14 +19,22 @@ def test_all_notebooks_give_their_stored_outputs(nbval):
     assert status == 0, "nbval found cells that fail or print something else than what is stored"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_alone_in_an_empty_folder(path, tmp_path, stand_in, monkeypatch):
-    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
-    notebook = read(path)
-    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+@pytest.fixture(scope="module")
+def alone(stand_in, tmp_path_factory):
+    """All notebooks, executed each in an empty folder, and how that ended: {name: future}."""
+    notebooks = {path.stem: read(path) for path in NOTEBOOKS}
+    return notebooks, execute_two_at_once(
+        notebooks, tmp_path_factory.mktemp, DIGITS_DATA=str(stand_in)
+    )
+
+
+@pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
+def test_runs_alone_in_an_empty_folder(alone, name):
+    notebooks, ends = alone
+    ends[name].result()
     printed = "".join(
         output.text
-        for cell in code_cells(notebook)
+        for cell in code_cells(notebooks[name])
         for output in cell.outputs
         if output.output_type == "stream" and output.name == "stdout"
     )
@@ -141,6 +148,23 @@ def test_without_mnist_the_runner_goes_on_loudly(monkeypatch, capsys):
     assert "MNIST IS NOT HERE" in capsys.readouterr().out
 
 
+def test_a_missing_data_file_stops_the_runner(monkeypatch, capsys, tmp_path):
+    import run
+
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "nope.npz"))
+    assert run.choose_data() == 2
+    assert re.search(r"DIGITS_DATA names a missing file, .*nope\.npz", capsys.readouterr().out)
+
+
+def test_the_runner_prints_no_warning_of_the_kernel(tmp_path, capfd):
+    import run
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    nbformat.write(notebook, tmp_path / "tiny.ipynb")
+    run.execute(tmp_path / "tiny.ipynb")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_wrong_mnist_file_stops_the_runner(monkeypatch):
     import run
 
@@ -169,6 +193,7 @@ def test_the_main_job_on_the_stand_in(tmp_path, stand_in):
         assert word in done.stdout
     assert (tree / "data" / "result.csv").exists()
     index = (tree / "pages" / "index.html").read_text(encoding="utf-8")
+    assert "make all" in index, "the pages that show stored outputs should be named"
     for name in before:
         page = (tree / "pages" / name).with_suffix(".html")
         assert page.stat().st_size > 10_000

@@ -87,6 +87,17 @@ def test_readme_minutes_are_those_measured():
         assert row.rstrip(" |").endswith(f"{seconds / 60:.1f} min"), f"{path.stem}: {seconds} s"
 
 
+def test_the_times_in_00_are_those_measured():
+    """00 scales the times of the stored run by what it measured in that same run."""
+    cells = [cell for cell in code_cells(read(NOTEBOOKS[0])) if "measured_seconds" in cell.source]
+    known = {}
+    exec(cells[0].source, known)
+    assert known["measured_seconds"] == {
+        path.name[:2]: read(path).metadata["measured"]["seconds"] for path in NOTEBOOKS
+    }
+    assert f"{known['measured_gflops']} GFLOP/s" in README
+
+
 def test_readme_comparison_is_that_of_the_benchmark():
     table = pd.read_csv(ROOT / "data" / "benchmarks.csv")
     whole = table[table["group"].isin(["references", "ours"])]

@@ -3,8 +3,12 @@
 import ast
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from conftest import NOTEBOOKS, ROOT, code_cells, read, syntax
@@ -91,17 +95,18 @@ def test_reads_as_a_lesson(path):
     assert len(text.split()) - len(" ".join(tables).split()) <= 2000
     previous = "code"
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        folded = {"setup", "recap"} & set(tags(cell))
+        if cell.cell_type == "code" and not folded:
             assert len(cell.source.splitlines()) <= 30, cell.source
-            explained = previous == "markdown" or "recap" in tags(cell)
-            assert explained, f"no words before this cell:\n{cell.source}"
-        previous = "code" if cell.cell_type == "code" and "recap" not in tags(cell) else "markdown"
+            assert previous == "markdown", f"no words before this cell:\n{cell.source}"
+        previous = "code" if cell.cell_type == "code" and not folded else "markdown"
 
 
 @every_notebook
-def test_recap_cells_are_folded(path):
+def test_setup_and_recap_cells_are_folded(path):
+    assert tags(code_cells(read(path))[0]) == ["setup"]
     for cell in code_cells(read(path)):
-        if "recap" in tags(cell):
+        if {"setup", "recap"} & set(tags(cell)):
             assert cell.metadata["jupyter"]["source_hidden"] is True
             assert cell.metadata["cellView"] == "form"
             assert cell.source.startswith("# @title ")
@@ -117,7 +122,7 @@ def test_few_outputs_are_left_unchecked(path):
 
 @every_notebook
 def test_imports_nothing_of_ours(path):
-    ours = {file.stem for file in ROOT.glob("**/*.py") if ".venv" not in file.parts}
+    ours = {file.stem for file in ROOT.glob("**/*.py") if ".venv" not in str(file)}
     for cell in code_cells(read(path)):
         for node in ast.walk(syntax(cell)):
             if isinstance(node, ast.Import):
@@ -141,6 +146,49 @@ def test_a_definition_is_the_same_wherever_it_stands():
 def test_the_set_up_cell_is_the_same_everywhere():
     set_ups = {code_cells(read(path))[0].source for path in NOTEBOOKS}
     assert len(set_ups) == 1
+
+
+def setup_cell():
+    return code_cells(read(NOTEBOOKS[0]))[0].source
+
+
+def test_the_setup_cell_shows_what_a_broken_installation_says(tmp_path):
+    """A Keras that complains, from C as TensorFlow does, and then cannot be imported."""
+    (tmp_path / "keras.py").write_text(
+        "import os\nos.write(2, b'libcuda is too old\\n')\nraise ImportError('no backend')\n"
+    )
+    broken = subprocess.run(
+        [sys.executable, "-c", setup_cell()],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert broken.returncode == 1
+    assert "libcuda is too old" in broken.stderr
+    assert "ImportError: no backend" in broken.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
+def test_the_setup_cell_is_quiet_and_leaves_nothing_open(tmp_path):
+    run_twice = (
+        "import os, sys\n"
+        "cell = sys.argv[1]\n"
+        "exec(cell)\n"
+        "before = len(os.listdir('/proc/self/fd'))\n"
+        "exec(cell)\n"
+        "assert len(os.listdir('/proc/self/fd')) == before, 'a descriptor is left open'\n"
+        "os.write(2, b'stderr is back')\n"
+    )
+    fine = subprocess.run(
+        [sys.executable, "-c", run_twice, setup_cell()],
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+    )
+    assert fine.returncode == 0, fine.stderr
+    assert fine.stderr == "stderr is back" and fine.stdout == ""
 
 
 def new_terms(path):

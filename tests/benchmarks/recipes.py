@@ -57,7 +57,15 @@ FOUR = definitions(
     data_name="MNIST",
 )
 EIGHT = definitions(
-    *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp", "RandomDistortion"),
+    *(
+        "08",
+        "affine_maps",
+        "RandomAffine",
+        "distortion_maps",
+        "warp",
+        "enlarging_matrix",
+        "RandomDistortion",
+    ),
     *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "predict_views", "work_of"),
     *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
 )
