@@ -42,6 +42,15 @@ def test_load_digits_names_a_file_that_is_given(load_digits, tmp_path, monkeypat
     assert x_train.shape == (20, 28, 28) and x_test.dtype == np.uint8 and y_train.max() == 9
 
 
+def test_data_with_any_name_can_name_a_network(load_digits, tmp_path, monkeypatch, random):
+    save(tmp_path / "meine Ziffern é.npz")
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "meine Ziffern é.npz"))
+    name = load_digits["load_digits"]()[2]
+    assert name == "meine_Ziffern__"
+    model = definitions("03", "build_cnn")["build_cnn"](f"cnn_{name}")
+    model.predict(random.random((2, 28, 28, 1)), verbose=0)
+
+
 @pytest.mark.parametrize("body", [b"", b"PK\x03\x04 half a file", b"no archive"])
 def test_load_digits_refuses_a_damaged_file(load_digits, tmp_path, body):
     (tmp_path / "mnist.npz").write_bytes(body)
