@@ -3,6 +3,7 @@
 # make test             set up, run the tests
 # make lab              set up, open JupyterLab on the series
 # make lint             set up, check the style of notebooks and scripts
+# make recaps           write the cells that stand in several notebooks, from where each is explained
 # make badges REPO=me/digits   write "Open in Colab" badges for a published copy (REPO= removes them)
 #
 # Is it true everywhere? These take longer, and are not part of make test:
@@ -19,7 +20,7 @@ BIN = .venv/bin
 PIP = -m pip install --disable-pip-version-check --progress-bar off
 ALONE = tests/elsewhere/alone.py
 
-.PHONY: run all test lab lint badges setup help
+.PHONY: run all test lab lint recaps badges setup help
 .PHONY: test-faults test-jupyterlab test-offline test-colab test-floors test-backends
 .DEFAULT_GOAL := run
 
@@ -33,11 +34,14 @@ test: setup
 	$(BIN)/python -m pytest tests -m "not slow"
 
 lab: setup
-	$(BIN)/jupyter lab notebooks/00-start-here.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/00-start-here.ipynb
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+recaps: setup
+	$(BIN)/python recaps.py
 
 badges:
 	$(if $(filter undefined,$(origin REPO)),$(error Say whose: make badges REPO=owner/name; REPO= removes them))

@@ -1,15 +1,15 @@
-"""Write "Open in Colab" badges into the notebooks and README.md, for whoever publishes the series.
+"""Write "Open in Colab" badges into the notebooks and README.md, to publish the series on GitHub.
 
-    python badges.py owner/name                  the series lies at github.com/owner/name
-    python badges.py owner/name --branch draft   and there on another branch than main
-    python badges.py ""                          take the badges out again
+    python badges.py owner/name                  the series is at github.com/owner/name
+    python badges.py owner/name --branch draft   and on a branch other than main
+    python badges.py ""                          remove the badges
 
-A badge leads to the notebook on that branch. Badges that are there already are replaced. Taken
-out, they leave every file as it was, byte for byte. Files are edited as text, so that nothing
-else in them changes.
+A badge links to the notebook on that branch. Existing badges are replaced. Removing them leaves
+every file as it was before, byte for byte, because the files are edited as text and nothing else in
+them changes.
 
-Exit status: 0 done; 1 a file has no place for a badge, or cannot be written; 2 a name is no good.
-Unless all files have a place for theirs, none is changed.
+Exit status: 0 if all is well; 1 if a file has no place for a badge or cannot be written; 2 if a
+name is invalid. If any file has no place for its badge, no file is changed.
 """
 
 import argparse
@@ -24,26 +24,29 @@ ROOT = Path(__file__).resolve().parent
 IMAGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 PLACE = "https://colab.research.google.com/github/"
 BADGE = re.compile(rf"(?: ·)? {re.escape(IMAGE)}\({re.escape(PLACE)}[^)]*\)")
-# The first line of the first cell, up to its end: it holds the links to the neighbours.
+# The first line of the first cell, up to its end: it has the links to the neighboring notebooks.
 TOP = re.compile(r'"source": \[\s*"\[(?:[^"\\]|\\[^n])*')
 
 
 def repository(text):
-    """Check a repository's name, "owner/name"; an empty one stands for no badges."""
+    """Return a valid repository name, "owner/name"; an empty one means no badges."""
     if text and not re.fullmatch(r"[a-z\d][\w-]*/(?!\.+$)[\w.-]+(?<!\.git)", text, re.A | re.I):
-        raise argparse.ArgumentTypeError(f"{text!r} is not like owner/name")
+        raise argparse.ArgumentTypeError(f"{text!r} does not have the form owner/name")
     return text
 
 
 def branch(text):
-    """Check a branch's name: letters, digits and - _ . / do not break a link."""
+    """Return a valid branch name; letters, digits, and - _ . / do not break a link."""
     if not re.fullmatch(r"\w[\w./-]*", text, re.A):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be part of a link")
     return text
 
 
 def changes(root, repo, branch):
-    """Return {path: new text} of all files that change. Raises ValueError if one has no place."""
+    """Return {path: new text} for all files that change.
+
+    Raises ValueError if a file has no place for a badge.
+    """
     readme = root / "README.md"
     notebooks = sorted((root / "notebooks").glob("[0-9][0-9]-*.ipynb"))
     old = {path: path.read_bytes().decode("utf-8") for path in [readme, *notebooks]}
@@ -56,12 +59,14 @@ def changes(root, repo, branch):
                 raise ValueError(f"{file.name} has no place for the badge of {path.name}.")
             new[file] = new[file][: match.end()] + space + badge + new[file][match.end() :]
         if badge not in "".join(json.loads(new[path])["cells"][0]["source"]):
-            raise ValueError(f"{path.name} does not begin with links: no place for its badge.")
+            raise ValueError(
+                f"{path.name} does not begin with links, so there is no place for its badge."
+            )
     return {path: text for path, text in new.items() if text != old[path]}
 
 
 def write(path, text):
-    """Write a file so that it is either the new one or the old one, never half of one."""
+    """Write a file atomically: it is either completely new or as it was before."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_bytes(text.encode("utf-8"))
@@ -73,8 +78,12 @@ def write(path, text):
 
 def main(arguments=None, root=ROOT):
     parser = argparse.ArgumentParser(description='Write "Open in Colab" badges.')
-    parser.add_argument("repo", type=repository, help="owner/name on GitHub; empty: no badges")
-    parser.add_argument("--branch", type=branch, default="main", help="main, if not given")
+    parser.add_argument(
+        "repo", type=repository, help="owner/name on GitHub; empty to remove the badges"
+    )
+    parser.add_argument(
+        "--branch", type=branch, default="main", help="the branch to link to (default: main)"
+    )
     wishes = parser.parse_args(arguments)
     try:
         new = changes(root, wishes.repo, wishes.branch)

@@ -14,6 +14,7 @@ was asked for without MNIST.
 import argparse
 import base64
 import html
+import io
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import TagRemovePreprocessor
+from PIL import Image
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent
@@ -34,6 +35,28 @@ CORE = "07"  # the last notebook that is executed if nothing else is asked for
 sys.path.insert(0, str(DATA))
 import get_mnist  # noqa: E402
 
+# What is folded in JupyterLab is folded in the pages, too: a reader opens it with a click.
+FOLDING_TEMPLATE = """
+{%- extends "lab/index.html.j2" -%}
+{%- block input_group -%}
+{%- if cell.metadata.get("jupyter", {}).get("source_hidden") -%}
+<details class="folded"><summary>{{ cell.source.splitlines()[0] | replace("# @title ", "") | e }}
+</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock input_group -%}
+{%- block output_group -%}
+{%- if cell.metadata.get("jupyter", {}).get("outputs_hidden") -%}
+<details class="folded"><summary>Show the result</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock output_group -%}
+{%- block html_head -%}{{ super() }}
+<style>
+  details.folded > summary { cursor: pointer; color: #555; font: 14px system-ui, sans-serif;
+    padding: 4px 8px }
+  body { max-width: 60rem; margin: 0 auto }
+</style>
+{%- endblock html_head -%}
+"""
 STAND_IN_WARNING = """
 ************************************************************************
   MNIST IS NOT HERE AND COULD NOT BE FETCHED.
@@ -119,8 +142,19 @@ def execute(path):
             client.execute()
         except (CellExecutionError, DeadKernelError) as error:
             raise RuntimeError(failure(path, notebook, client, error)) from None
+    shrink_figures(notebook)
     notebook.metadata["measured"] = {"seconds": round(time.perf_counter() - started)}
     return notebook
+
+
+def shrink_figures(notebook):
+    """Store the PNG figures of a notebook in fewer bytes, with the same pixels."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                file = io.BytesIO()
+                Image.open(io.BytesIO(base64.b64decode(png))).save(file, "PNG", optimize=True)
+                output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
 
 
 def title(notebook):
@@ -139,13 +173,13 @@ def printed(notebook, tag):
     ).strip()
 
 
-def picture(executed):
+def readme_image(executed):
     """Return the PNG file that README.md shows: the figure of the cell with that tag."""
     return next(
         base64.b64decode(output.data["image/png"])
         for notebook in executed.values()
         for cell in notebook.cells
-        if "readme-picture" in cell.metadata.get("tags", [])
+        if "readme-image" in cell.metadata.get("tags", [])
         for output in cell.outputs
     )
 
@@ -158,12 +192,10 @@ def write_page(name, notebook):
             cell.source = re.sub(r"\]\((\d\d-[\w-]+)\.ipynb", r"](\1.html", cell.source)
             cell.source = re.sub(r" · \[!\[Open in Colab]\S+", "", cell.source)  # from the internet
     exporter = HTMLExporter(template_name="lab", exclude_input_prompt=True)
+    exporter.raw_template = FOLDING_TEMPLATE
     exporter.exclude_output_prompt = exporter.exclude_anchor_links = True
     # No formulas, no scripts that ask for a loader: nothing is to be fetched from the internet.
     exporter.mathjax_url = exporter.require_js_url = ""
-    exporter.register_preprocessor(
-        TagRemovePreprocessor(remove_input_tags={"setup", "recap"}, enabled=True), enabled=True
-    )
     body, _ = exporter.from_notebook_node(page, {"metadata": {"name": title(notebook)}})
     (PAGES / f"{name}.html").write_text(body, encoding="utf-8")
 
@@ -238,7 +270,7 @@ def main():
     if store:
         for name, notebook in executed.items():
             nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
-        (ROOT / "README.png").write_bytes(picture(executed))
+        (ROOT / "README.png").write_bytes(readme_image(executed))
     seconds = sum(notebook.metadata["measured"]["seconds"] for notebook in executed.values())
     print(f"\nAll of it took {seconds / 60:.1f} minutes.\n\n{summary}\n")
     if stored:

@@ -1,10 +1,10 @@
-"""Bring MNIST to data/mnist.npz, whole and verified, or make a stand-in for it.
+"""Download MNIST to data/mnist.npz, complete and verified, or make a stand-in for it.
 
-    python data/get_mnist.py              keep a good file, else download one
-    python data/get_mnist.py --stand-in   write data/stand-in.npz from scikit-learn's digits
+    python data/get_mnist.py              keep a valid file, otherwise download one
+    python data/get_mnist.py --stand-in   make data/stand-in.npz from scikit-learn's digits
 
-Exit status: 0 the file is there and good; 1 nothing could be downloaded or written;
-2 the file that is there is not MNIST (it is left as it is).
+Exit status: 0 if there is a valid file; 1 if nothing could be downloaded or written; 2 if the
+existing file is not MNIST (it is left as it is).
 """
 
 import argparse
@@ -20,8 +20,8 @@ import numpy as np
 
 DATA = Path(__file__).resolve().parent
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-# SHA-256 of the bytes of the four arrays, one after the other in the order of KEYS. It is taken
-# over the arrays and not over the file, because archives of the same arrays differ in their bytes.
+# SHA-256 of the bytes of the four arrays, one after the other, in the order of KEYS. It is computed
+# from the arrays and not from the file, because archives of the same arrays can differ.
 MNIST_SHA256 = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -37,7 +37,7 @@ IDX_URLS = [
 
 
 class WrongFileError(Exception):
-    """A file is there, and it is not MNIST."""
+    """A file exists, but it is not MNIST."""
 
 
 def digest(arrays):
@@ -51,7 +51,7 @@ def digest(arrays):
 def read(file):
     """Read the four uint8 arrays of MNIST from an .npz file or file object, and verify them.
 
-    Raises WrongFileError, with the reason, if the file cannot be read or holds something else.
+    Raises WrongFileError with the reason if the file cannot be read or contains something else.
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
@@ -70,7 +70,7 @@ def read(file):
 
 
 def download(url):
-    """Return the bytes at `url`, printing how far it has come."""
+    """Return the bytes at `url`, and print the progress of the download."""
     print(f"Downloading {url}")
     request = urllib.request.Request(url, headers={"User-Agent": "get_mnist.py"})
     with urllib.request.urlopen(request, timeout=30) as response:
@@ -81,41 +81,45 @@ def download(url):
             print(f"  {len(body) / 1e6:.1f} MB", end="\r", flush=True)
     print()
     if total and len(body) < total:
-        raise OSError(f"the download broke off after {len(body):,} of {total:,} bytes")
+        raise OSError(f"the download stopped after {len(body):,} of {total:,} bytes")
     return bytes(body)
 
 
 def parse_idx(body):
     """Turn a gzipped IDX file (the format MNIST was published in) into a uint8 array.
 
-    Two zero bytes, the type (8 = uint8), the number of axes, one big-endian int32 an axis, pixels.
+    The file has two zero bytes, the type (8 for uint8), the number of axes, the length of each axis
+    as a big-endian int32, and then the values.
     """
     raw = gzip.decompress(body)
     if raw[:3] != b"\0\0\x08":
-        raise OSError("this is no IDX file of bytes")
+        raise OSError("this is not an IDX file of bytes")
     axes = raw[3]
     shape = np.frombuffer(raw, ">i4", count=axes, offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def from_keras():
-    """Download MNIST as one .npz file; return its four arrays, verified. Errors: as for `read`."""
+    """Download MNIST as one .npz file and return its four arrays, verified.
+
+    Raises OSError if the download fails, WrongFileError as `read` does.
+    """
     return read(io.BytesIO(download(KERAS_URL)))
 
 
 def from_idx():
-    """Download MNIST as its four original files; return their arrays. Raises OSError if it fails.
+    """Download MNIST as its four original files and return their arrays, verified.
 
-    Raises WrongFileError if they are not MNIST's.
+    Raises OSError if a download fails, WrongFileError if the arrays are not MNIST's.
     """
     arrays = [parse_idx(download(url)) for url in IDX_URLS]
     if digest(arrays) != MNIST_SHA256:
-        raise WrongFileError("what was downloaded is not MNIST")
+        raise WrongFileError("the downloaded files are not MNIST")
     return arrays
 
 
 def write(path, **arrays):
-    """Write an .npz file under a temporary name, then rename it: `path` is whole or untouched."""
+    """Write an .npz file to a temporary name, then rename it: `path` is complete or unchanged."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # no other process has this name
     try:
         with part.open("wb") as file:
@@ -129,8 +133,9 @@ def write(path, **arrays):
 def stand_in():
     """Make a small stand-in for MNIST from scikit-learn's 1,797 digits of 8×8 pixels.
 
-    Each digit is brought to 28×28 the way MNIST was made: cropped, fitted into 20×20 keeping its
-    proportions, placed with its centre of mass at the centre. Returns a dict like mnist.npz.
+    Each digit is brought into the form of MNIST: it is cropped, scaled to fit a box of 20×20, and
+    placed in 28×28 pixels so that its center of mass is at the center. Returns a dict with the keys
+    of mnist.npz and uint8 arrays.
     """
     from scipy.ndimage import center_of_mass
     from skimage.transform import resize
@@ -145,10 +150,10 @@ def stand_in():
         scale = 20 / max(box.shape)
         shape = [max(1, round(scale * side)) for side in box.shape]
         box = resize(box, shape, order=3, mode="constant").clip(0, 1)
-        # The top left corner that brings the centre of mass to the middle, kept inside the picture.
+        # The top left corner that puts the center of mass at the center, kept inside the image.
         corner = [
-            int(np.clip(round(13.5 - centre), 0, 28 - side))
-            for centre, side in zip(center_of_mass(box), shape, strict=True)
+            int(np.clip(round(13.5 - center), 0, 28 - side))
+            for center, side in zip(center_of_mass(box), shape, strict=True)
         ]
         image[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]] = 255 * box
     x_train, x_test, y_train, y_test = train_test_split(
@@ -164,8 +169,8 @@ def stand_in():
 def get_mnist(path):
     """Make sure that MNIST is at `path`.
 
-    Raises WrongFileError if something else is there, OSError if nothing could be downloaded or
-    written. In both cases whatever was at `path` is left as it was.
+    Raises WrongFileError if `path` is something else, OSError if nothing could be downloaded or
+    written. In both cases `path` is left as it was.
     """
     if path.exists():
         read(path)
@@ -186,8 +191,8 @@ def get_mnist(path):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Bring MNIST to data/mnist.npz.")
-    parser.add_argument("--stand-in", action="store_true", help="write data/stand-in.npz instead")
+    parser = argparse.ArgumentParser(description="Download MNIST to data/mnist.npz.")
+    parser.add_argument("--stand-in", action="store_true", help="make data/stand-in.npz instead")
     path = DATA / "mnist.npz"
     try:
         if parser.parse_args(arguments).stand_in:
@@ -203,7 +208,7 @@ def main(arguments=None):
     except OSError as error:
         print(f"{path} was not written: {error}.", file=sys.stderr)
         print(
-            "Check the network, the free disk space and the folder's permissions, or copy an"
+            "Check the network, the free disk space, and the folder's permissions, or copy an"
             f" mnist.npz from another machine to {path}.",
             file=sys.stderr,
         )

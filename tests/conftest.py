@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
 HAS_MNIST = (ROOT / "data" / "mnist.npz").exists() and not os.environ.get("DIGITS_DATA")
 
-# In continuous integration the same examples every time; elsewhere new ones.
+# Continuous integration uses the same examples every time; elsewhere they are new each time.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
@@ -43,10 +43,10 @@ def syntax(cell):
 def definitions(number, *names, **given):
     """Load definitions out of a notebook, without running it.
 
-    number: "04", say. names: of functions, classes and assigned variables; none: all functions and
-    classes, and all variables that hold a plain text or number. given: what the definitions find
-    beside them, such as DATA. The notebook's imports are executed. Returns a dict like a module's
-    namespace.
+    number: the notebook's number, such as "04". names: the names of functions, classes, and
+    variables; without any, all functions and classes, and all variables that hold a string or a
+    number. given: names that the definitions need, such as DATA. The notebook's imports are
+    executed. Returns a dict like a module's namespace.
     """
     path = next(path for path in NOTEBOOKS if path.name.startswith(number))
     wanted, found = [], set()
@@ -70,10 +70,11 @@ def definitions(number, *names, **given):
 
 
 def execute_two_at_once(notebooks, folder_of, **environment):
-    """Execute notebooks, {name: notebook}, each in its folder, two at a time: one for each core.
+    """Execute notebooks, {name: notebook}, each in its own folder, two at a time, one per core.
 
-    folder_of: a function of the name. environment: variables for the kernels. The outputs are
-    left in the notebooks. Returns {name: future}, whose result() raises what a cell has raised.
+    folder_of: a function that returns the folder for a name. environment: variables for the
+    kernels. The outputs are stored in the notebooks. Returns {name: future}; result() of a future
+    raises the error of a cell that has failed.
     """
     environment = os.environ | environment | {"TF_NUM_INTRAOP_THREADS": "1"}
 
@@ -87,7 +88,7 @@ def execute_two_at_once(notebooks, folder_of, **environment):
 
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
-    """The path of a stand-in for MNIST, as data/get_mnist.py makes it."""
+    """The path of a stand-in for MNIST, made by data/get_mnist.py."""
     import get_mnist
 
     path = tmp_path_factory.mktemp("stand-in") / "stand-in.npz"
@@ -96,7 +97,7 @@ def stand_in(tmp_path_factory):
 
 
 def data_file():
-    """The data that the notebooks use: what DIGITS_DATA names, MNIST, or the stand-in."""
+    """Return the path of the data that the notebooks use: DIGITS_DATA, MNIST, or the stand-in."""
     for path in (
         os.environ.get("DIGITS_DATA"),
         ROOT / "data/mnist.npz",
@@ -108,9 +109,10 @@ def data_file():
 
 
 def copy_tree(target):
-    """Copy the project to `target`: all that is needed to run it, MNIST too if it is here."""
+    """Copy everything that is needed to run the project to `target`, and MNIST if it is here."""
     for name in (
         "run.py",
+        "recaps.py",
         "notebooks",
         "data/README.md",
         "data/get_mnist.py",
@@ -130,12 +132,12 @@ def copy_tree(target):
 def nbval(request, tmp_path_factory, stand_in):
     """Run all notebooks under nbval in a copy of the tree; return the copy and the exit status.
 
-    On MNIST strictly: what a cell prints must be what is stored. On the stand-in, which gives
+    On MNIST, nbval is strict: each cell must print what is stored. On the stand-in, which gives
     other numbers, only errors count.
     """
     tree = copy_tree(tmp_path_factory.mktemp("nbval") / "tree")
-    # TensorFlow may find something to say on stderr on any machine; the structure tests see to it
-    # that no stored output has any.
+    # On some machines, TensorFlow writes to stderr. The structure tests make sure that no stored
+    # output contains any of it.
     (tree / "notebooks" / "conftest.py").write_text(
         "def pytest_collectstart(collector):\n"
         "    if hasattr(collector, 'skip_compare'):\n"

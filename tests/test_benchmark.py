@@ -114,14 +114,21 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize(
     "wish, why",
-    [
-        ('{"drop_out": 0.5}', "08's recipe has no drop_out"),
-        ('{"dropout": 0.5', "delimiter"),
-    ],
+    [('{"drop_out": 0.5}', "08's recipe has no drop_out"), ('{"dropout": 0.5', "delimiter")],
 )
 def test_a_change_that_would_do_nothing_is_refused(wish, why):
     with pytest.raises(SystemExit, match=why):
         benchmark.main([wish])
+
+
+def test_limits_keep_their_name_in_the_table(monkeypatch):
+    import recipes
+
+    monkeypatch.setattr(recipes, "modern", lambda changes: changes)
+    group, changes = recipes.find('{"distortion": {"bend": 0.5, "shift": 1}}')
+    (layer,) = (kind() for kind in changes["augmentation"])
+    assert group == "search"
+    assert layer.elastic == 0.5 and np.array_equal(layer.limits[-2:, 0], [1, 1])
 
 
 def test_nothing_but_mnist_comes_into_the_committed_table(monkeypatch, tmp_path):

@@ -13,14 +13,7 @@ if data_file() is None:
     pytest.skip("no MNIST here: the pad is tested with MNIST's model", allow_module_level=True)
 
 # Only the way to the pad is run: these cells are slow and the pad does not need them.
-SLOW = (
-    "ways = {",
-    "figure, ax",
-    "rng = np.random",
-    "ink = find_ink",
-    "rows = read_digits",
-    "with temp",
-)
+SLOW = ("# @title Plot: accuracy", "enlarged = ", "n_drawings = ", "with tempfile")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +82,7 @@ def test_pad_reads_what_is_drawn(page):
         "() => Array.from(document.querySelectorAll('.pad canvas')[1].getContext('2d')"
         ".getImageData(0, 0, 28, 28).data).filter((v, i) => i % 4 == 0 && v < 128).length"
     )
-    assert 20 < ink < 400, "the picture that the network sees has no digit in it"
+    assert 20 < ink < 400, "the image that the network sees has no digit in it"
 
     page.click(".pad button:has-text('Clear')")
     says(page, "Draw a digit")

@@ -74,8 +74,8 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def writing():
-    """write_whole and build_cnn of notebook 03, and what they need."""
-    return definitions("03", "write_whole", "build_cnn")
+    """write_atomically and build_cnn of notebook 03, and what they need."""
+    return definitions("03", "write_atomically", "build_cnn")
 
 
 # --- 1. A kill at any moment of the training ---------------------------------------------------
@@ -171,9 +171,9 @@ def test_twenty_kills_at_random_moments(tmp_path, stand_in, training_folder):
         for path in killed.glob("data/*"):  # nothing half-written has a final name
             assert path.name == "history-plain.csv" or path.is_dir() or "unfinished" in path.name
     assert sum("Epoch " in text for text in said) >= 5, "most of the late kills hit the training"
-    assert any("going on after epoch" in text for text in said)
+    assert any("continuing after epoch" in text for text in said)
     last = finish(killed, stand_in, log)
-    assert "going on after epoch" in last
+    assert "continuing after epoch" in last
 
     with np.load(stand_in) as file:
         images, labels = file["x_test"][..., np.newaxis].astype("float32") / 255, file["y_test"]
@@ -216,7 +216,7 @@ def test_a_kill_when_all_epochs_are_done(
     log = tmp_path / "log.txt"
     folder = training_folder("killed", **SHORT_RANGE, **FEW_EPOCHS)
     source = (folder / "training.py").read_text(encoding="utf-8")
-    last = source.index('write_whole(DATA / "model.keras"')
+    last = source.index('write_atomically(DATA / "model.keras"')
     trap = f'{TRAP}\nkill_before({place}, "{name}", {n}, {place}.{name})\n'
     (folder / "training.py").write_text(source[:last] + trap + source[last:], encoding="utf-8")
     assert start(folder, stand_in, log).wait(timeout=600) == -signal.SIGKILL, log.read_text()
@@ -256,13 +256,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, writing, full_disk, name, siz
     }[name]
     full_disk(size)
     with pytest.raises(OSError) as failure:
-        writing["write_whole"](path, write)
+        writing["write_atomically"](path, write)
     full_disk(100_000_000)
     assert str(failure.value).startswith(f"{path} could not be written: ")
     assert "Free some disk space" in str(failure.value)
     assert path.read_bytes() == b"the old file"
     assert names(tmp_path) == [name]
-    writing["write_whole"](path, write)  # and when there is room again
+    writing["write_atomically"](path, write)  # and when there is room again
     assert path.stat().st_size > 300_000
 
 
@@ -286,7 +286,7 @@ def test_stopping_while_a_file_is_written_leaves_nothing(tmp_path, writing):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        writing["write_whole"](tmp_path / "result.csv", stopped)
+        writing["write_atomically"](tmp_path / "result.csv", stopped)
     assert names(tmp_path) == []
 
 
@@ -294,7 +294,7 @@ def test_stopping_while_a_file_is_written_leaves_nothing(tmp_path, writing):
 
 WRITE_TEXT = """
 for count in range(300):
-    write_whole(Path("shared"), lambda part: part.write_text({digit!r} * 500_000))
+    write_atomically(Path("shared"), lambda part: part.write_text({digit!r} * 500_000))
 """
 WRITE_ARRAYS = """
 import numpy as np, get_mnist
@@ -304,10 +304,12 @@ for count in range(300):
 """
 
 
-@pytest.mark.parametrize("code", [WRITE_TEXT, WRITE_ARRAYS], ids=["write_whole", "get_mnist.write"])
+@pytest.mark.parametrize(
+    "code", [WRITE_TEXT, WRITE_ARRAYS], ids=["write_atomically", "get_mnist.write"]
+)
 def test_two_processes_write_the_same_file(tmp_path, code):
     path = tmp_path / "shared"
-    head = f"import os\nfrom pathlib import Path\n{source_of('03', 'write_whole')}\n"
+    head = f"import os\nfrom pathlib import Path\n{source_of('03', 'write_atomically')}\n"
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", head + code.format(digit=digit)],
@@ -335,6 +337,32 @@ def test_two_processes_write_the_same_file(tmp_path, code):
     assert [writer.returncode for writer in writers] == [0, 0], "".join(errors)
     assert seen == {"3", "7"}, "the reader should have met both writers' files"
     assert names(tmp_path) == ["shared"]
+
+
+HOLD_LOCK = """
+import errno, os, time
+from pathlib import Path
+{hold_lock}
+lock = hold_lock(Path("unfinished.lock"))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_one_training_run_at_a_time(tmp_path):
+    """A lock that another process holds is an error; when that process is killed, it is free."""
+    hold_lock = definitions("04", "hold_lock", os=os)["hold_lock"]
+    code = HOLD_LOCK.format(hold_lock=source_of("04", "hold_lock"))
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(RuntimeError, match="Another run of this notebook"):
+            hold_lock(tmp_path / "unfinished.lock")
+    finally:
+        other.kill()
+        other.communicate()
+    hold_lock(tmp_path / "unfinished.lock").close()
+    hold_lock(tmp_path / "unfinished.lock").close()
 
 
 # --- 4. A folder that cannot be written --------------------------------------------------------
@@ -390,7 +418,7 @@ def test_nothing_can_be_written_into_a_closed_folder(closed, stand_in):
     check = script("04")
     check = check[check.index("def make_room") : check.index("if not finished:")]
     head = 'import json, os, shutil\nfrom pathlib import Path\nfolder = Path("data/training-1")\n'
-    functions = [source_of("04", "write_whole"), source_of("04", "finished_epochs")]
+    functions = [source_of("04", "write_atomically"), source_of("04", "finished_epochs")]
     status, said = run_python(head + "\n".join([*functions, check]), folder, user)
     assert status == 1
     assert "OSError: data/training-1/room could not be written" in said
@@ -487,8 +515,8 @@ def test_a_model_cut_at_any_length(tmp_path, writing, monkeypatch, capsys):
         path.write_bytes(whole[:length])
         assert load_or_train("model.keras").name == "cnn_some"
         said = capsys.readouterr().out
-        assert f"{path} cannot be read" in said and "takes its place" in said, length
-        assert "Notebook 03 or 04 makes it" in said
+        assert f"{path} cannot be read" in said and "model replaces it" in said, length
+        assert "notebook 03 or 04 makes it" in said
         assert path.read_bytes() == whole[:length]
     assert len(trained) == len(lengths)
     path.write_bytes(whole)
@@ -505,7 +533,7 @@ def test_writing_while_the_clock_goes_backwards(tmp_path, writing, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     for name in ("first", "second"):
         model.name = name
-        writing["write_whole"](tmp_path / "model.keras", model.save)
+        writing["write_atomically"](tmp_path / "model.keras", model.save)
         os.utime(tmp_path / "model.keras", (FAR_AHEAD, FAR_AHEAD))
         assert writing["keras"].models.load_model(tmp_path / "model.keras").name == name
         get_mnist.write(tmp_path / "some.npz", letters=np.array(list(name)))
@@ -545,7 +573,9 @@ def test_without_a_home_folder(closed, stand_in, home):
         status, said = run_python(code, folder / "work", user, **given)
         assert status == 1
         last = said.strip().splitlines()[-1]
-        assert last.startswith("RuntimeError: ") and "go online" in last and "again" in last
+        assert (
+            last.startswith("RuntimeError: No MNIST: connect to the internet") and "again" in last
+        )
     given["DIGITS_DATA"] = str(folder / "stand-in.npz")
     status, said = run_python(script("06"), folder / "work", user, **given)
     assert status == 0, said
@@ -581,7 +611,7 @@ def test_a_folder_with_spaces_and_accents(tmp_path, stand_in, writing):
     model = writing["build_cnn"]("cnn_meine_Ziffern__")
     images = np.random.default_rng(0).random((5, 28, 28, 1)).astype("float32")
     path = tree / "data" / "model é.keras"
-    writing["write_whole"](path, model.save)
+    writing["write_atomically"](path, model.save)
     again = writing["keras"].models.load_model(path)
     assert np.array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
     model.save_weights(tree / "data" / "é.weights.h5")

@@ -54,7 +54,7 @@ def test_data_with_any_name_can_name_a_network(load_digits, tmp_path, monkeypatc
 @pytest.mark.parametrize("body", [b"", b"PK\x03\x04 half a file", b"no archive"])
 def test_load_digits_refuses_a_damaged_file(load_digits, tmp_path, body):
     (tmp_path / "mnist.npz").write_bytes(body)
-    with pytest.raises(RuntimeError, match=r"mnist\.npz is damaged or no \.npz file: move"):
+    with pytest.raises(RuntimeError, match=r"mnist\.npz is damaged or not an \.npz file: move"):
         load_digits["load_digits"]()
     assert (tmp_path / "mnist.npz").read_bytes() == body
 
@@ -81,7 +81,7 @@ def test_load_digits_refuses_another_data_set(load_digits, tmp_path):
 
 def test_load_digits_without_file_and_network(load_digits, monkeypatch):
     monkeypatch.setattr(load_digits["keras"].datasets.mnist, "load_data", no_network)
-    with pytest.raises(RuntimeError, match="No MNIST: go online"):
+    with pytest.raises(RuntimeError, match="No MNIST: connect to the internet"):
         load_digits["load_digits"]()
 
 
@@ -150,14 +150,14 @@ def test_build_cnn(random):
     assert probabilities.shape == (7, 10)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     assert model.name == "some_name"
-    assert np.array_equal(probabilities, model(images)), "dropout is off in use"
+    assert np.array_equal(probabilities, model(images)), "dropout is off at inference time"
 
 
-def test_write_whole(tmp_path):
-    write_whole = definitions("03", "write_whole")["write_whole"]
+def test_write_atomically(tmp_path):
+    write_atomically = definitions("03", "write_atomically")["write_atomically"]
     path = tmp_path / "result.csv"
-    write_whole(path, lambda part: part.write_text("first"))
-    write_whole(path, lambda part: part.write_text("second"))
+    write_atomically(path, lambda part: part.write_text("first"))
+    write_atomically(path, lambda part: part.write_text("second"))
     assert path.read_text() == "second"
 
     def full(part):
@@ -165,11 +165,11 @@ def test_write_whole(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="could not be written.*No space left.*Free some disk space"):
-        write_whole(path, full)
+        write_atomically(path, full)
     assert path.read_text() == "second"
     assert [file.name for file in tmp_path.iterdir()] == ["result.csv"]
     with pytest.raises(OSError, match="could not be written"):
-        write_whole(tmp_path / "no-folder" / "x.csv", lambda part: part.write_text("x"))
+        write_atomically(tmp_path / "no-folder" / "x.csv", lambda part: part.write_text("x"))
 
 
 # --- 04: augmenting ----------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_write_whole(tmp_path):
 
 @pytest.fixture(scope="module")
 def augmenting():
-    return definitions("04", "affine_maps", "RandomAffine", "transform")
+    return definitions("04", "affine_transforms", "RandomAffine", "transform")
 
 
 def blob(random, n=3):
@@ -226,7 +226,7 @@ def test_the_map_is_the_inverse_matrix(augmenting, random):
             + SimilarityTransform(translation=13.5 + shift)
         )
         arguments = np.array([[angle], [zoom], [shift[0]], [shift[1]]], "float32")
-        maps = np.array(augmenting["affine_maps"](*arguments))
+        maps = np.array(augmenting["affine_transforms"](*arguments))
         assert maps.shape == (1, 8)
         assert np.allclose(maps[0, :6], np.linalg.inv(forward.params)[:2].ravel(), atol=1e-4)
         assert np.array_equal(maps[0, 6:], [0, 0])
@@ -323,8 +323,8 @@ def test_keras_does_not_choose_xla_for_random_affine(augmenting, monkeypatch):
 def test_random_distortion_trains_with_xla(random):
     import keras
 
-    names = "distortion_maps", "warp", "enlarging_matrix", "RandomDistortion"
-    layer = definitions("08", *names)["RandomDistortion"](seed=0)
+    names = "distortion_transforms", "bicubic_matrix", "displacement_fields", "warp"
+    layer = definitions("08", *names, "RandomDistortion")["RandomDistortion"](seed=0)
     model = keras.Sequential(
         [keras.Input((28, 28, 1)), layer, keras.layers.Flatten(), keras.layers.Dense(1)]
     )
@@ -335,14 +335,15 @@ def test_random_distortion_trains_with_xla(random):
     assert np.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("knots", [3, 5, 8])
-def test_the_enlarging_matrix_is_bicubic_interpolation(random, knots):
+@pytest.mark.parametrize("n_points", [3, 5, 8])
+def test_displacement_fields_are_bicubic_interpolation(random, n_points):
     import keras
 
-    matrix = definitions("08", "enlarging_matrix")["enlarging_matrix"](knots)
-    field = random.normal(size=(2, knots, knots, 3)).astype("float32")
-    resized = keras.ops.image.resize(field, (28, 28), interpolation="bicubic")
-    by_matrix = np.einsum("yi,nijc,xj->nyxc", matrix, field, matrix)
+    functions = definitions("08", "bicubic_matrix", "displacement_fields")
+    matrix = functions["bicubic_matrix"](n_points)
+    points = random.normal(size=(2, n_points, n_points, 2)).astype("float32")
+    resized = keras.ops.image.resize(points, (28, 28), interpolation="bicubic")
+    by_matrix = keras.ops.convert_to_numpy(functions["displacement_fields"](points, matrix))
     assert np.allclose(by_matrix, keras.ops.convert_to_numpy(resized), atol=1e-5)
 
 
@@ -350,7 +351,7 @@ def test_the_enlarging_matrix_is_bicubic_interpolation(random, knots):
 
 
 @pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
+    ("n_correct", "n", "low", "high"),
     [
         # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3 (Wilson's score)
         (81, 263, 0.2553, 0.3662),
@@ -359,35 +360,36 @@ def test_the_enlarging_matrix_is_bicubic_interpolation(random, knots):
         (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_wilson_interval_against_published_values(right, n, low, high):
+def test_wilson_interval_against_published_values(n_correct, n, low, high):
     wilson_interval = definitions("05", "wilson_interval")["wilson_interval"]
-    assert wilson_interval(right, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(n_correct, n) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_wilson_interval_against_scipy(random):
     wilson_interval = definitions("05", "wilson_interval")["wilson_interval"]
     for n in random.integers(1, 20_000, 50):
-        right = int(random.integers(0, n + 1))
-        interval = binomtest(right, int(n)).proportion_ci(method="wilson")
-        assert np.allclose(wilson_interval(right, n), (interval.low, interval.high), atol=1e-4)
+        n_correct = int(random.integers(0, n + 1))
+        interval = binomtest(n_correct, int(n)).proportion_ci(method="wilson")
+        assert np.allclose(wilson_interval(n_correct, n), interval, atol=1e-4)
 
 
 def test_report_says_it_all():
-    report = definitions("05", "wilson_interval", "report")["report"]
-    wrong = np.zeros(10_000, bool)
-    wrong[:45] = True
-    assert report(wrong) == "99.55%: 45 errors in 10,000 (95 % interval 99.40% to 99.66%)"
+    report = definitions("05", "report")["report"]
+    misclassified = np.zeros(10_000, bool)
+    misclassified[:45] = True
+    expected = "99.55%: 45 errors in 10,000 (95% interval 99.40% to 99.66%)"
+    assert report(misclassified) == expected
 
 
-def test_disturbed_does_what_its_argument_says(random):
+def test_perturb_does_what_its_argument_says(random):
     some = np.zeros((3, 28, 28, 1), np.float32)
     some[:, 8:20, 8:20] = random.random((3, 12, 12, 1))
-    disturbed = definitions("05", "affine_maps", "disturbed", some=some, n=3)["disturbed"]
-    assert np.array_equal(disturbed(), some)
-    assert np.allclose(disturbed(shift=3), np.roll(some, 3, axis=2), atol=1e-5)
-    assert np.allclose(disturbed(angle=180), some[:, ::-1, ::-1], atol=1e-4)
-    assert disturbed(zoom=0.5).sum() < 0.5 * some.sum()
-    noisy = disturbed(noise=0.3)
+    perturb = definitions("05", "affine_transforms", "perturb")["perturb"]
+    assert np.array_equal(perturb(some), some)
+    assert np.allclose(perturb(some, shift=3), np.roll(some, 3, axis=2), atol=1e-5)
+    assert np.allclose(perturb(some, angle=180), some[:, ::-1, ::-1], atol=1e-4)
+    assert perturb(some, zoom=0.5).sum() < 0.5 * some.sum()
+    noisy = perturb(some, noise=0.3)
     assert noisy.min() == 0 and noisy.max() <= 1 and np.abs(noisy - some).mean() > 0.05
 
 
@@ -402,10 +404,12 @@ def test_occlusion_finds_the_stroke_that_matters():
             return answers
 
     occlusion = definitions("05", "occlusion", model=LooksAtOnePixel())["occlusion"]
-    fall = occlusion(np.ones((28, 28, 1), np.float32), 7)
-    covers = np.zeros((22, 22))
-    covers[4:11, 9:16] = 1  # the squares of 7 × 7 that begin there have that pixel in them
-    assert np.array_equal(fall, covers)
+    image = np.ones((28, 28, 1), np.float32)
+    drop = occlusion(image, 7)
+    covers = np.zeros((28, 28))
+    covers[7:14, 12:19] = 1  # the squares of 7 × 7 around these pixels cover that one
+    assert np.array_equal(drop, covers)
+    assert image.all(), "the image itself stays as it is"
 
 
 @pytest.fixture
@@ -450,9 +454,9 @@ def test_load_or_train_says_what_is_wrong_and_goes_on(loading, tmp_path, capsys,
     model = loading["load_or_train"]("model.keras")
     assert model.name == "cnn_toy" and model.output_shape == (None, 10)
     said = capsys.readouterr().out
-    expected = {"missing": "is not there", "other data": "is a model for other data (cnn_other)"}
+    expected = {"missing": "is missing", "other data": "was made for other data (cnn_other)"}
     assert expected.get(fault, "cannot be read") in said
-    assert "quick model" in said
+    assert "A quick, less accurate model replaces it" in said
     assert (path.read_bytes() if path.exists() else None) == before
 
 
@@ -526,9 +530,9 @@ def test_read_kaggle_csv_refuses_what_is_no_table(tmp_path, body):
 @pytest.fixture(scope="module")
 def eight():
     return definitions(
-        *("08", "affine_maps", "RandomAffine", "distortion_maps", "warp"),
-        *("enlarging_matrix", "RandomDistortion"),
-        *("learning_rate_schedule", "build_modern_cnn", "prepare_training", "predict_views"),
+        *("08", "affine_transforms", "RandomAffine", "distortion_transforms", "warp"),
+        *("bicubic_matrix", "displacement_fields", "RandomDistortion"),
+        *("learning_rate_schedule", "build_modern_cnn", "prepare_training", "predict_tta"),
         *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
     )
 
@@ -539,11 +543,12 @@ def digits_like(random, n=8):
     return images
 
 
-def test_distortion_maps_shear_and_stretch(eight):
+def test_distortion_transforms_shear_and_stretch(eight):
     none, one = np.float32([0]), np.float32([1])
-    (shear,) = np.array(eight["distortion_maps"](none, one, one, np.float32([45]), none, none))
+    transforms = eight["distortion_transforms"]
+    (shear,) = np.array(transforms(none, one, one, np.float32([45]), none, none))
     assert np.allclose(shear[:6], [1, -1, 13.5, 0, 1, 0], atol=1e-5)  # x - (y - 13.5)
-    (wide,) = np.array(eight["distortion_maps"](none, 2 * one, one, none, none, none))
+    (wide,) = np.array(transforms(none, 2 * one, one, none, none, none))
     assert np.allclose(wide[:6], [0.5, 0, 6.75, 0, 1, 0], atol=1e-5)
 
 
@@ -569,7 +574,7 @@ def test_random_distortion_in_training_only_and_by_its_seed(eight, random):
     first = np.array(layer(seed=1)(images, training=True))
     assert np.array_equal(first, layer(seed=1)(images, training=True))
     assert not np.allclose(first, layer(seed=2)(images, training=True))
-    still = layer(0, 0, 0, 0, bend=0.0)(images, training=True)
+    still = layer(0, 0, 0, 0, elastic=0.0)(images, training=True)
     assert np.allclose(still, images, atol=1e-5)
     assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
 
@@ -599,14 +604,14 @@ def test_every_change_gives_a_network_that_trains(eight, random):
         assert np.allclose(cnn.predict(images, verbose=0).sum(axis=1), 1, atol=1e-4)
 
 
-def test_predict_views_is_the_mean_over_five(eight, random):
+def test_predict_tta_is_the_mean_over_five(eight, random):
     class Corner:
         def predict(self, images, **options):
             return images[:, 10, 10]
 
     images = digits_like(random)
     near = [images[:, 10 + dy, 10 + dx] for dy, dx in [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]]
-    assert np.allclose(eight["predict_views"](Corner(), images), np.mean(near, axis=0))
+    assert np.allclose(eight["predict_tta"](Corner(), images), np.mean(near, axis=0))
 
 
 def test_patch_filters_come_in_opposites(eight, random):

@@ -113,7 +113,7 @@ def test_a_download_that_breaks_off_leaves_nothing(folder, arrays, serve, capsys
     assert get_mnist.main([]) == 1
     assert only(folder) == []
     shown = capsys.readouterr()
-    assert "broke off" in shown.out and "Check the network" in shown.err
+    assert "the download stopped after" in shown.out and "Check the network" in shown.err
 
 
 def test_no_network(folder, capsys):

@@ -110,9 +110,10 @@ def test_notebooks_have_no_formulas():
 def test_jupyterlab_comes_up(tmp_path):
     tree, home = copy_tree(tmp_path / "tree"), tmp_path / "home"
     home.mkdir()
-    first = "notebooks/00-start-here.ipynb"
-    assert f"jupyter lab {first}" in (ROOT / "Makefile").read_text()  # as it is started below
-    with jupyterlab(tree, home, first, prefix=OFFLINE, settings={}) as (server, address):
+    first = ("--ServerApp.root_dir=.", "notebooks/00-start-here.ipynb")
+    started = f"jupyter lab {' '.join(first)}\n"
+    assert started in (ROOT / "Makefile").read_text()  # as it is started below
+    with jupyterlab(tree, home, *first, prefix=OFFLINE, settings={}) as (server, address):
         enter = ["nsenter", f"--target={server.pid}", "--user", "--net", "--preserve-credentials"]
         with offline_chromium(tmp_path, *enter) as browser:
             page, asked, failed = browser.new_page(), [], []

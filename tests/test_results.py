@@ -21,7 +21,7 @@ def left(nbval):
     return tree / "data", x_test, y_test
 
 
-def test_result_csv_holds_a_good_label_for_every_picture(left):
+def test_result_csv_holds_a_good_label_for_every_image(left):
     folder, x_test, y_test = left
     result = pd.read_csv(folder / "result.csv")
     assert list(result.columns) == ["ImageId", "Label"]
@@ -67,10 +67,10 @@ def stored_text(number):
 
 
 def test_readme_accuracies_are_those_of_the_stored_outputs():
-    sentence = r"\d\d\.\d\d%: \d+ errors in [\d,]+ \(95 % interval \d\d\.\d\d% to \d\d\.\d\d%\)"
+    sentence = r"\d\d\.\d\d%: \d+ errors in [\d,]+ \(95% interval \d\d\.\d\d% to \d\d\.\d\d%\)"
     quoted = re.findall(sentence, README)
     assert len(quoted) == 2, "with and without augmentation"
-    assert quoted == re.findall(sentence, stored_text("05"))
+    assert quoted == re.findall(sentence, stored_text("05"))[:2], "the two lines of the headline"
 
 
 def test_readme_baselines_are_those_of_the_stored_outputs():
@@ -105,16 +105,28 @@ def test_readme_comparison_is_that_of_the_benchmark():
     for name, runs in whole.groupby("recipe"):
         accuracy, seconds = 100 - runs["test_errors"] / 100, runs["training_seconds"]
         spread, times = (
-            f" ± {accuracy.std():.2f} %",
+            f" ± {accuracy.std():.2f}%",
             f" ({seconds.min():.0f} to {seconds.max():.0f})",
         )
         if len(runs) == 1:
             spread = times = ""
         mean = np.round(100 - runs["test_errors"].mean() / 100, 2)  # as 08 rounds
-        expected = f"| {len(runs)} | {mean:.2f} %{spread} "
+        expected = f"| {len(runs)} | {mean:.2f}%{spread} "
         expected += f"| {seconds.mean():.0f} s{times} |"
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
         assert row.endswith(expected), f"{name}: {expected}"
+
+
+def test_readme_range_of_errors_is_that_of_the_benchmark():
+    table = pd.read_csv(ROOT / "data" / "benchmarks.csv")
+    for name, sentence in (
+        ("ours-04-plain", r"three such runs \(`ours-04-plain`\) made (\d+) to (\d+) errors"),
+        ("ours-04", r"five runs with augmentation \(`ours-04`\) made (\d+) to (\d+)"),
+    ):
+        errors = table.loc[table["recipe"] == name, "test_errors"]
+        (quoted,) = re.findall(sentence, README)
+        assert quoted == (f"{errors.min():.0f}", f"{errors.max():.0f}")
+        assert len(errors) == {"ours-04-plain": 3, "ours-04": 5}[name]
 
 
 def test_readme_links_lead_somewhere():
@@ -125,18 +137,18 @@ def test_readme_links_lead_somewhere():
             assert (ROOT / link.split("#")[0]).exists(), link
 
 
-def test_readme_picture_is_the_one_in_the_notebook():
+def test_readme_image_is_the_one_in_the_notebook():
     import base64
 
-    picture = (ROOT / "README.png").read_bytes()
+    image = (ROOT / "README.png").read_bytes()
     stored = [
         base64.b64decode(output.data["image/png"])
         for path in NOTEBOOKS
         for cell in code_cells(read(path))
         for output in cell.outputs
-        if "readme-picture" in cell.metadata.get("tags", [])
+        if "readme-image" in cell.metadata.get("tags", [])
     ]
-    assert stored == [picture]
+    assert stored == [image]
 
 
 def test_environment_yml_takes_its_packages_from_requirements_txt():

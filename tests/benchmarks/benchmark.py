@@ -6,13 +6,13 @@
     python tests/benchmarks/benchmark.py changes --jobs 2     two at a time, without their times
     python tests/benchmarks/benchmark.py '{"dropout": 0.5}' --seeds 1 2     something new
 
-Groups: references, ours, changes (a short version of notebook 08's recipe with one thing changed),
-all. What is given as JSON is a change of that recipe itself and goes into the table as group
-"search": what was tried on the way. "distortion" there holds limits of RandomDistortion. The table
-is data/benchmarks.csv (on another machine, begin your own: --table mine.csv); what is in it already
-is not run again, so that this script can be interrupted and continued. Needs data/mnist.npz. Each
-run has a process to itself, and the machine too, unless you use it meanwhile: then its times are no
-good.
+Groups: references, ours, controls (notebook 04 without augmentation), changes (a short version of
+notebook 08's recipe with one thing changed), all. What is given as JSON is a change of that recipe
+itself and goes into the table as group "search": what was tried on the way. "distortion" there
+holds limits of RandomDistortion, of which "elastic" is called "bend" in old rows. The table is
+data/benchmarks.csv (on another machine, begin your own: --table mine.csv). What it contains already
+is not run again, so you can interrupt this script and continue later. It needs data/mnist.npz. Each
+run has a process to itself. If you use the machine meanwhile, its times are not valid.
 """
 
 import argparse
@@ -40,6 +40,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 GROUPS = {
     "references": {"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
+    "controls": {"ours-04-plain": 3},
 }
 
 
@@ -63,7 +64,7 @@ def multiply_accumulates(model):
     return sum(
         multiply_accumulates(layer)
         if isinstance(layer, keras.Sequential)
-        else EIGHT["work_of"](layer)
+        else EIGHT["count_macs"](layer)
         for layer in model.layers
     )
 
@@ -139,8 +140,10 @@ def run(name, seed):
         "val_wrong": places(probabilities.argmax(axis=1) != y_val),
         "val_loss": round(log_loss(y_val, probabilities, labels=range(10)), 5),
     }
-    if group == "changes" and getattr(train, "views", None):
-        row["val_wrong_views"] = places(train.views(model, x_val).argmax(axis=1) != y_val)
+    if group == "controls":
+        row["curves"] = json.dumps(stopwatch.curves)
+    if group == "changes" and getattr(train, "predict_tta", None):
+        row["val_wrong_views"] = places(train.predict_tta(model, x_val).argmax(axis=1) != y_val)
     if group in GROUPS:
         answers = model.predict(scale(x_test), batch_size=500, verbose=0).argmax(axis=1)
         row["test_errors"] = int((answers != y_test).sum())
@@ -185,8 +188,8 @@ def read(table):
 
 
 def append(table, row):
-    """Add a row; the table is written under another name first, so it is never half."""
-    part = table.with_name("unfinished-" + table.name)
+    """Add a row. The table is written under a temporary name first, so it is always complete."""
+    part = table.with_name(f"unfinished-{os.getpid()}-{table.name}")
     pd.concat([read(table), pd.DataFrame([row])]).to_csv(part, index=False)
     part.replace(table)
 

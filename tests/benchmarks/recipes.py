@@ -20,12 +20,13 @@ class Stopwatch(keras.callbacks.Callback):
     """Count the seconds of training, from building the network on, without validation.
 
     seconds: so far; reached: {goal: seconds to the end of the first epoch whose validation accuracy
-    was at least that}; epochs: how many are done.
+    was at least that}; epochs: how many are done; curves: {what Keras logs: its value after each
+    epoch}.
     """
 
     def __init__(self):
         super().__init__()
-        self.seconds, self.epochs, self.reached = 0.0, 0, {}
+        self.seconds, self.epochs, self.reached, self.curves = 0.0, 0, {}, {}
         self.since = time.perf_counter()
 
     def stop(self):
@@ -45,6 +46,8 @@ class Stopwatch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.epochs += 1
         self.note(logs["val_accuracy"])
+        for name, value in logs.items():
+            self.curves.setdefault(name, []).append(float(f"{value:.5g}"))
 
     def on_train_end(self, logs=None):
         self.stop()
@@ -53,30 +56,33 @@ class Stopwatch(keras.callbacks.Callback):
 # --- notebooks 04 and 08: what they define is what is measured ----------------------------------
 
 FOUR = definitions(
-    *("04", "build_cnn", "affine_maps", "RandomAffine", "learning_rate", "settings"),
+    *("04", "build_cnn", "affine_transforms", "RandomAffine", "learning_rate", "settings"),
     data_name="MNIST",
 )
 EIGHT = definitions(
     *(
         "08",
-        "affine_maps",
+        "affine_transforms",
         "RandomAffine",
-        "distortion_maps",
+        "distortion_transforms",
+        "bicubic_matrix",
+        "displacement_fields",
         "warp",
-        "enlarging_matrix",
         "RandomDistortion",
     ),
-    *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "predict_views", "work_of"),
-    *("RECIPE", "SHORT", "CHANGES", "patch_filters", "build_fast_cnn", "train_fast"),
+    *("build_modern_cnn", "learning_rate_schedule", "prepare_training"),
+    *("predict_tta", "count_macs", "RECIPE", "SHORT", "CHANGES", "NAMES_IN_TABLE"),
+    *("patch_filters", "build_fast_cnn", "train_fast"),
 )
-CHANGES = EIGHT["CHANGES"]
+STORED_NAMES = {new: stored for stored, new in EIGHT["NAMES_IN_TABLE"].items()}
+CHANGES = {STORED_NAMES.get(name, name): change for name, change in EIGHT["CHANGES"].items()}
 
 
-def ours_04(train, val, seed, stopwatch):
+def ours_04(train, val, seed, stopwatch, augmented=True):
     """Notebook 04: the best epoch on validation is kept."""
     cnn = FOUR["build_cnn"]()
-    augmentation = FOUR["RandomAffine"](seed=seed)
-    training = keras.Sequential([keras.Input((28, 28, 1)), augmentation, cnn])
+    augmentation = [FOUR["RandomAffine"](seed=seed)] if augmented else []
+    training = keras.Sequential([keras.Input((28, 28, 1)), *augmentation, cnn])
     optimizer = keras.optimizers.RMSprop(FOUR["learning_rate"])
     training.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +113,7 @@ def modern(changes):
         training.fit(*train, validation_data=val, callbacks=callbacks, verbose=2, **options)
         return cnn
 
-    train.views = EIGHT["predict_views"]
+    train.predict_tta = EIGHT["predict_tta"]
     return train
 
 
@@ -263,11 +269,16 @@ def find(name):
         return "references", references[name]
     if name in ours:
         return "ours", ours[name]
+    if name == "ours-04-plain":
+        return "controls", partial(ours_04, augmented=False)
     if name in CHANGES:
         return "changes", modern(CHANGES[name])
     changes = json.loads(name)
     if unknown := set(changes) - set(EIGHT["RECIPE"]) - {"distortion"}:
         raise ValueError(f"08's recipe has no {', '.join(sorted(unknown))}")
     if "distortion" in changes:  # other limits than the layer's own
-        changes["augmentation"] = [partial(EIGHT["RandomDistortion"], **changes.pop("distortion"))]
+        limits = changes.pop("distortion")
+        if "bend" in limits:  # what the table calls it
+            limits["elastic"] = limits.pop("bend")
+        changes["augmentation"] = [partial(EIGHT["RandomDistortion"], **limits)]
     return "search", modern(changes)

@@ -1,11 +1,11 @@
-"""Make pictures of digits whose truth is known: single drawn digits, and photos of pages.
+"""Make images of digits whose labels are known: single drawn digits, and photos of pages.
 
-Two parts, which share no MNIST picture, no drawing style and no seed:
+Two parts, which share no MNIST image, no drawing style, and no seed:
 
-    "development"   for building and tuning the functions of notebook 07
-    "held out"      for measuring them; look at its numbers, never tune on it
+    "development"   for building and tuning the functions of notebooks 07 and 09
+    "held out"      for measuring them: look at its numbers, but never tune on it
 
-The MNIST digits come from the 5,000 pictures of the training file that the series keeps for
+The MNIST digits come from the 5,000 images of the training file that the series keeps for
 validation (`split` in notebook 02), so that no model of the series was trained on them.
 """
 
@@ -92,7 +92,7 @@ def draw_digit(rng, digit, style, height, width, fine=4):
     """Return ink float32, 0 to 1, cropped tightly: a digit `height` pixels high.
 
     width: of the pen, in pixels. fine: each pixel is drawn as fine x fine; 1 leaves the edges
-    without grey, as a paint program does.
+    without gray, as a paint program does.
     """
     slant, aspect, turn = rng.uniform(-0.25, 0.35), rng.uniform(0.6, 1.0), rng.uniform(-0.1, 0.1)
     paths = [_path(stroke, rng, 2.0) - 50 for stroke in STYLES[style][digit]]
@@ -117,9 +117,9 @@ def draw_digit(rng, digit, style, height, width, fine=4):
 
 
 def single_digit(seed, part="development"):
-    """Return (picture uint8 (h, w) or (h, w, 3), digit, what): one digit as somebody may draw it.
+    """Return (image uint8 (h, w) or (h, w, 3), digit, what): one digit as somebody may draw it.
 
-    28 to 600 pixels, thin to very thick, off-centre, both polarities, with and without grey edges.
+    28 to 600 pixels, thin to very thick, off-center, both polarities, with and without gray edges.
     """
     rng = np.random.default_rng([PARTS[part], 1, seed])
     digit, style = int(rng.integers(10)), str(rng.choice(PART_STYLES[part]))
@@ -129,18 +129,18 @@ def single_digit(seed, part="development"):
     width = np.exp(rng.uniform(np.log(thin), np.log(0.26 * height)))
     ink = draw_digit(rng, digit, style, height, width, fine=int(rng.choice([1, 4])))
     ink = ink[:side, :side]
-    picture = np.zeros((side, side), np.float32)
+    image = np.zeros((side, side), np.float32)
     top, left = (rng.integers(0, side - n + 1) for n in ink.shape)
-    picture[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    image[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     paper, pen = np.ones(3), np.zeros(3)
-    if rng.random() < 0.5:  # colours
+    if rng.random() < 0.5:  # colors
         paper = rng.uniform(0.8, 1, 3)
         pen = rng.choice([[0.1, 0.1, 0.5], [0.7, 0.1, 0.1], [0.1, 0.4, 0.2], [0.2, 0.2, 0.2]])
     if rng.random() < 0.4:
         paper, pen = 1 - paper, 1 - pen
-    picture = paper + picture[..., None] * (pen - paper)
+    image = paper + image[..., None] * (pen - paper)
     what = f"{style}, {side} px, pen {width:.1f}, digit {ink.shape[0]} high"
-    return (picture * 255).round().astype(np.uint8), digit, what
+    return (image * 255).round().astype(np.uint8), digit, what
 
 
 # --- Pages --------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def single_digit(seed, part="development"):
 
 @dataclass
 class Page:
-    """A photo uint8 (h, w, 3) and its truth: rows of (digit, centre row, centre column, size)."""
+    """A photo uint8 (h, w, 3) and its truth: rows of (digit, center row, center column, size)."""
 
     photo: np.ndarray
     rows: list
@@ -156,7 +156,7 @@ class Page:
 
 
 def mnist_part(x_train, y_train, part):
-    """Return the pictures uint8 (2500, 28, 28) and labels from which pages of `part` are made."""
+    """Return the images uint8 (2500, 28, 28) and labels from which pages of `part` are made."""
     _, images, _, labels = train_test_split(
         x_train, y_train, test_size=1 / 12, stratify=y_train, random_state=0
     )
@@ -167,7 +167,7 @@ def mnist_part(x_train, y_train, part):
 def pen_stroke(image, size, weight):
     """Turn MNIST's (28, 28) into ink float32 `size` pixels high, the stroke made `weight` wider.
 
-    weight: in pixels of the 28 x 28 picture, added to the stroke's width; below 0 is thinner.
+    weight: in pixels of the 28 x 28 image, added to the stroke's width; below 0 is thinner.
     """
     rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
     crop = np.pad(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / 255.0, 3)
@@ -207,7 +207,7 @@ def _paper(rng, shape, size, kind):
     if kind != "plain":
         step = size * (rng.uniform(1.25, 2.0) if kind == "ruled" else rng.uniform(0.55, 1.1))
         width = max(1, round(size * rng.uniform(0.015, 0.045)))
-        colour = rng.choice([[0.35, 0.5, 0.8], [0.5, 0.5, 0.5], [0.6, 0.4, 0.7], [0.4, 0.65, 0.65]])
+        color = rng.choice([[0.35, 0.5, 0.8], [0.5, 0.5, 0.5], [0.6, 0.4, 0.7], [0.4, 0.65, 0.65]])
         alpha = rng.uniform(0.25, 0.75)
         lines = np.zeros(shape, bool)
         for y in np.arange(rng.uniform(0, step), h, step):
@@ -215,7 +215,7 @@ def _paper(rng, shape, size, kind):
         if kind == "squared":
             for x in np.arange(rng.uniform(0, step), w, step):
                 lines[:, int(x) : int(x) + width] = True
-        paper[lines] += alpha * (np.float32(colour) - paper[lines])
+        paper[lines] += alpha * (np.float32(color) - paper[lines])
         if kind == "ruled" and rng.random() < 0.4:
             x = int(w * rng.uniform(0.04, 0.1))
             paper[:, x : x + width] += alpha * (
@@ -250,8 +250,8 @@ def _light(rng, shape):
     return light
 
 
-def _camera(rng, photo, centres, outside):
-    """Rotate by up to 10 degrees and tilt; return the photo, and the centres where they are now."""
+def _camera(rng, photo, centers, outside):
+    """Rotate by up to 10 degrees and tilt; return the photo, and the centers where they are now."""
     h, w = photo.shape[:2]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], float)
     angle = np.radians(rng.uniform(-10, 10))
@@ -271,7 +271,7 @@ def _camera(rng, photo, centres, outside):
     )
     desk = Image.new("RGBA", image.size, outside)
     forward = np.linalg.inv(np.append(map_back, 1).reshape(3, 3))
-    moved = np.c_[centres, np.ones(len(centres))] @ forward.T
+    moved = np.c_[centers, np.ones(len(centers))] @ forward.T
     return np.asarray(Image.alpha_composite(desk, image).convert("RGB")), moved[:, :2] / moved[
         :, 2:
     ]
@@ -292,7 +292,7 @@ def page(seed, images, labels, part="development", size=None, limit=4_000_000):
     lead, edge = rng.uniform(1.35, 2.2), rng.uniform(0.6, 1.5) * size
     h = int(2 * edge + size * (1.3 + lead * (n_rows - 1)))
     w = int(2 * edge + size * 1.35 * n_columns * (0.75 + gap))
-    ink, centres, truth = np.zeros((h, w), np.float32), [], []
+    ink, centers, truth = np.zeros((h, w), np.float32), [], []
     for r in range(n_rows):
         left, row = edge + rng.uniform(0, 0.8) * size, []
         for _ in range(rng.integers(max(1, n_columns // 2), n_columns + 1)):
@@ -305,7 +305,7 @@ def page(seed, images, labels, part="development", size=None, limit=4_000_000):
             if left + digit.shape[1] > w - 0.3 * size:
                 break
             _stamp(ink, digit, max(top, 0), int(left))
-            centres.append((int(left) + digit.shape[1] / 2, max(top, 0) + digit.shape[0] / 2))
+            centers.append((int(left) + digit.shape[1] / 2, max(top, 0) + digit.shape[0] / 2))
             row.append((int(labels[k]), max(digit.shape)))
             near = rng.uniform(0.04, 0.12) if rng.random() < 0.1 else gap * rng.uniform(0.6, 1.6)
             left += digit.shape[1] + max(2, near * size)
@@ -335,13 +335,13 @@ def page(seed, images, labels, part="development", size=None, limit=4_000_000):
     photo = ndi.gaussian_filter(photo, (b := rng.uniform(0.3, 0.5 + size / 60), b, 0))
     photo = (np.clip(photo, 0, 1) * 255).astype(np.uint8)
     desk = tuple(int(v) for v in rng.uniform(0.25, 0.8) * rng.uniform(140, 255, 3)) + (255,)
-    photo, centres = _camera(rng, photo, np.array(centres), desk)
+    photo, centers = _camera(rng, photo, np.array(centers), desk)
     noisy = photo + rng.normal(0, rng.uniform(0, 4), photo.shape)
     file = io.BytesIO()
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(
         file, "JPEG", quality=int(rng.integers(45, 96))
     )
-    where = iter(centres)
+    where = iter(centers)
     rows = [
         [(digit, y, x, high) for (digit, high), (x, y) in zip(row, where, strict=False)]
         for row in truth
