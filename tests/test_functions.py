@@ -181,13 +181,13 @@ def augmenting():
 
 
 def blob(random, n=3):
-    """Pictures with a blurred block in the middle, float32 (n, 28, 28, 1)."""
+    """Images with a blurred block in the middle, float32 (n, 28, 28, 1)."""
     images = np.zeros((n, 28, 28, 1), "float32")
     images[:, 9:19, 11:17] = random.random((n, 10, 6, 1))
     return images
 
 
-def test_no_change_gives_the_picture_back(augmenting, random):
+def test_no_change_gives_the_image_back(augmenting, random):
     image = blob(random)[0]
     assert np.allclose(augmenting["transform"](image), image, atol=1e-6)
 
@@ -238,7 +238,7 @@ def test_what_comes_in_is_paper(augmenting):
     assert np.all(shifted[:, :6] == 0) and np.allclose(shifted[:, 6:], 1)
 
 
-def test_the_layer_changes_each_picture_differently(augmenting, random):
+def test_the_layer_changes_each_image_differently(augmenting, random):
     layer = augmenting["RandomAffine"](seed=3)
     same = np.repeat(blob(random)[:1], 8, axis=0)
     first, second = (np.array(layer(same, training=True)) for _ in range(2))

@@ -87,6 +87,13 @@ def test_readme_minutes_are_those_measured():
         assert row.rstrip(" |").endswith(f"{seconds / 60:.1f} min"), f"{path.stem}: {seconds} s"
 
 
+def test_the_teachers_page_has_the_same_minutes():
+    page = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        seconds = read(path).metadata["measured"]["seconds"]
+        assert f"| {path.name[:2]} | {seconds / 60:.1f} min |" in page, path.stem
+
+
 def test_the_times_in_00_are_those_measured():
     """00 scales the times of the stored run by what it measured in that same run."""
     cells = [cell for cell in code_cells(read(NOTEBOOKS[0])) if "measured_seconds" in cell.source]
