@@ -22,6 +22,13 @@ if data_file() is None:
 IS_MNIST = data_file().name == "mnist.npz"
 
 
+def functions_with_model(number, folder):
+    """Return a notebook's functions, and with them the model of `folder`, as `load_model` does."""
+    names = definitions(number, DATA=ROOT / "data")
+    load_model(names, folder)
+    return names
+
+
 def load_model(names, folder):
     """Load model.keras from `folder`, or train a quick one, with the notebook's own functions."""
     names["DATA"] = folder
@@ -35,10 +42,8 @@ def load_model(names, folder):
 @pytest.fixture(scope="module")
 def names(nbval):
     """The notebook's functions, with the model that notebook 04 has left in the tested copy."""
-    names = definitions("07", DATA=ROOT / "data")
     tree, _ = nbval
-    load_model(names, tree / "data")
-    return names
+    return functions_with_model("07", tree / "data")
 
 
 @pytest.fixture(scope="module")

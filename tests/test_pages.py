@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, data_file, definitions
 from digit_images import compare, draw_digit, page
-from test_handwriting import IS_MNIST, load_model
+from test_handwriting import IS_MNIST, functions_with_model
 
 
 def page_digits(part):
@@ -20,10 +20,8 @@ def page_digits(part):
 @pytest.fixture(scope="module")
 def names(nbval):
     """The notebook's functions, with the model that notebook 04 has left in the tested copy."""
-    names = definitions("09", DATA=ROOT / "data")
     tree, _ = nbval
-    load_model(names, tree / "data")
-    return names
+    return functions_with_model("09", tree / "data")
 
 
 @pytest.fixture(scope="module")
