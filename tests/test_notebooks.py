@@ -9,14 +9,30 @@ import sys
 import time
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
-from conftest import NOTEBOOKS, code_cells, execute_two_at_once, read
+from conftest import NOTEBOOKS, ROOT, code_cells, execute_two_at_once, read
 
 
 def test_all_notebooks_give_their_stored_outputs(nbval):
     _, status = nbval
     assert status == 0, "nbval found cells that fail or print something else than what is stored"
+
+
+def test_elsewhere_keras_downloads_the_data_that_is_served(stand_in, tmp_path):
+    """What `make test-colab` and `make test-backends` rest on, which `make test` does not run."""
+    environment = os.environ | {
+        "KERAS_HOME": str(tmp_path),
+        "MNIST_URL": stand_in.as_uri(),
+        "PYTHONPATH": str(ROOT / "tests" / "elsewhere"),
+    }
+    code = "import keras; print(keras.datasets.mnist.load_data()[0][0].sum())"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with np.load(stand_in) as file:
+        assert run.stdout.split()[-1] == str(file["x_train"].sum())
 
 
 @pytest.fixture(scope="module")
