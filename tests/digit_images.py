@@ -277,24 +277,57 @@ def _camera(rng, photo, centers, outside):
     ]
 
 
-def page(seed, images, labels, part="development", size=None, limit=4_000_000):
+def _move_to_touch(ink, digit, top, left):
+    """Return the column at which the digit, moved left from `left`, touches what is written."""
+    row = ink[top : top + digit.shape[0]] > 0.5
+    solid = digit[: row.shape[0]] > 0.5
+    for column in range(left, max(0, left - digit.shape[1]), -1):
+        window = row[:, column : column + digit.shape[1]]
+        if (window & solid[:, : window.shape[1]]).any():
+            return column
+    return left
+
+
+def _cells(paper, rng, size, rows):
+    """Print a form's cells around rows of digits: each row (top, bottom, edges of its columns)."""
+    width, color = max(1, round(size * rng.uniform(0.02, 0.05))), rng.uniform(0.1, 0.6)
+    for top, bottom, edges in rows:
+        paper[top : top + width, edges[0] : edges[-1] + width] = color
+        paper[bottom : bottom + width, edges[0] : edges[-1] + width] = color
+        for x in edges:
+            paper[top : bottom + width, x : x + width] = color
+
+
+def page(
+    seed,
+    images,
+    labels,
+    part="development",
+    size=None,
+    limit=4_000_000,
+    kinds=("plain", "ruled", "squared"),
+    touching=0.0,
+):
     """Return a Page: rows of MNIST digits written with a pen and photographed.
 
     images, labels: what `mnist_part` returns for the same part. size: height of a digit in pixels
-    (default: 30 to 400, by chance). limit: the number of pixels of the page, at most.
+    (default: 30 to 400, by chance). limit: the number of pixels of the page, at most. kinds: of
+    paper, one is chosen by chance; "cells" is a form with a printed cell for each digit.
+    touching: the share of digits that touch the one before (in a form, cells are apart).
     """
     rng = np.random.default_rng([PARTS[part], 2, seed])
     size = size or float(np.exp(rng.uniform(np.log(30), np.log(400))))
-    kind = str(rng.choice(["plain", "ruled", "squared"]))
+    kind = str(rng.choice(list(kinds)))
     widest = max(3, int(np.sqrt(limit) / (1.4 * size)))
     n_rows, n_columns = rng.integers(1, min(9, widest)), rng.integers(1, min(13, widest + 1))
     weight, gap = rng.uniform(-1.2, 1.2), rng.uniform(0.12, 0.9)
     lead, edge = rng.uniform(1.35, 2.2), rng.uniform(0.6, 1.5) * size
     h = int(2 * edge + size * (1.3 + lead * (n_rows - 1)))
     w = int(2 * edge + size * 1.35 * n_columns * (0.75 + gap))
-    ink, centers, truth = np.zeros((h, w), np.float32), [], []
+    ink, centers, truth, cells = np.zeros((h, w), np.float32), [], [], []
+    chance = np.random.default_rng([PARTS[part], 3, seed])  # so that other pages stay as they are
     for r in range(n_rows):
-        left, row = edge + rng.uniform(0, 0.8) * size, []
+        left, row, edges = edge + rng.uniform(0, 0.8) * size, [], []
         for _ in range(rng.integers(max(1, n_columns // 2), n_columns + 1)):
             k = rng.integers(len(images))
             high = size * rng.uniform(0.8, 1.15) * np.flatnonzero(images[k].any(1)).size / 20
@@ -304,13 +337,22 @@ def page(seed, images, labels, part="development", size=None, limit=4_000_000):
             )
             if left + digit.shape[1] > w - 0.3 * size:
                 break
+            if row and kind != "cells" and chance.random() < touching:
+                left = _move_to_touch(ink, digit, max(top, 0), int(left))
             _stamp(ink, digit, max(top, 0), int(left))
             centers.append((int(left) + digit.shape[1] / 2, max(top, 0) + digit.shape[0] / 2))
             row.append((int(labels[k]), max(digit.shape)))
             near = rng.uniform(0.04, 0.12) if rng.random() < 0.1 else gap * rng.uniform(0.6, 1.6)
+            near = max(near, 0.25) if kind == "cells" else near
+            edges += [] if edges else [int(left - 0.2 * size)]
+            edges.append(int(left + digit.shape[1] + max(2, near * size) / 2))
             left += digit.shape[1] + max(2, near * size)
         truth.append(row)
-    paper = _paper(rng, (h, w), size, kind)
+        middle = edge + r * lead * size + size / 2
+        cells.append((int(middle - 0.72 * size), int(middle + 0.72 * size), edges))
+    paper = _paper(rng, (h, w), size, "plain" if kind == "cells" else kind)
+    if kind == "cells":
+        _cells(paper, rng, size, cells)
     if rng.random() < 0.3:  # ghost writing: the back of the sheet shines through, at the margins
         ghost = np.zeros_like(ink)
         for _ in range(rng.integers(2, 8)):

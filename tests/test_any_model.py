@@ -18,11 +18,11 @@ LESSONS = ["05", "06", "07", "08", "09"]
 PREDICT = """
 %config InlineBackend.figure_formats = []
 
-def predict(self, images, **options):
+def predict(self, images, *_, **options):
     digits = np.round(25.5 * np.asarray(images)[:, 0, 0, 0]).astype(int).clip(0, 9)
     return ({}).astype("float32")
 
-keras.Model.predict = predict
+keras.Model.predict = keras.Model.predict_on_batch = predict
 """
 
 
