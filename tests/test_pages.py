@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage as ndi
+from skimage.transform import warp
 from test_handwriting import IS_MNIST, functions_with_model
 
 on_mnist = pytest.mark.skipif(not IS_MNIST, reason="accuracies are about MNIST's model")
@@ -79,6 +80,31 @@ def drawn_page(digits=((3, 5, 8), (2, 6))):
 
 
 @on_mnist
+@pytest.mark.parametrize("seed", range(3))
+def test_a_page_on_a_table_is_read_and_its_boxes_are_on_the_photo(names, reader, seed):
+    page, corners = drawn_page()
+    photo, ends = on_a_table(np.repeat(0.9 - 0.8 * page[..., None], 3, axis=2), seed)
+    h, w = page.shape
+    forward = NOTEBOOK_09["projective_transform"]([(0, 0), (w, 0), (w, h), (0, h)], ends)
+    rows = names["read_digits"](photo, reader)
+    assert text(rows) == [[3, 5, 8], [2, 6]]
+    boxes = [box for row in rows for _, _, box, _ in row]
+    for (top, left), box in zip(corners, boxes, strict=True):
+        (x, y) = forward([(left, top)])[0]
+        assert abs(box[0] - y) < 15 and abs(box[1] - x) < 15
+
+
+@on_mnist
+def test_a_digit_at_the_edge_is_read_but_doubtful(names, reader):
+    page, _ = drawn_page()
+    rows = names["read_digits"]((1 - page)[37:], reader)  # the upper row begins at row 35
+    assert text(rows) == [[3, 5, 8], [2, 6]]
+    upper, lower = ([confidence for _, confidence, *_ in row] for row in rows)
+    assert max(upper) <= 0.5 and min(lower) > 0.5
+    assert names["as_text"](rows).startswith("3? 5? 8?")
+
+
+@on_mnist
 @pytest.mark.parametrize("flip", [False, True], ids=["dark on light", "light on dark"])
 def test_boxes_in_reading_order(names, reader, flip):
     photo, corners = drawn_page()
@@ -102,6 +128,49 @@ def test_a_line_is_erased_and_the_strokes_that_cross_it_stay():
     assert without[60:140, 80:89].all()
     assert not without[100:103, 100:190].any()
     assert mask[100:103].all(), "the mask that was given must not change"
+
+
+def test_the_sides_of_a_printed_cell_go_with_its_lines_and_the_digit_stays():
+    mask = np.zeros((200, 400), bool)
+    mask[60:63] = mask[140:143] = True
+    for left in (40, 130, 220, 310):
+        mask[60:143, left : left + 3] = True
+    mask[80:125, 70:78] = True  # a 1 in a cell
+    without = NOTEBOOK_09["erase_lines"](mask, 120)
+    assert without[80:125, 70:78].all()
+    assert ndi.label(without)[1] == 1
+
+
+def on_a_table(page, seed, table=0.3):
+    """Photograph a page, float (h, w, 3), on a table: float (460, 620, 3), and its corners."""
+    h, w = page.shape[:2]
+    corners = np.array([(110, 80), (510, 80), (510, 380), (110, 380)], float)
+    corners += np.random.default_rng(seed).uniform(-60, 60, (4, 2))
+    corners = corners.clip(5, [614, 454])
+    edges = [(0, 0), (w, 0), (w, h), (0, h)]
+    back = NOTEBOOK_09["projective_transform"](corners, edges)
+    return warp(page, back, output_shape=(460, 620), cval=table), corners
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sheet_on_a_table_is_found_within_a_few_pixels(seed):
+    photo, corners = on_a_table(np.full((300, 400, 3), 0.9), seed)
+    found = NOTEBOOK_09["find_corners"](photo)
+    expected = corners.mean(axis=0) + 0.97 * (corners - corners.mean(axis=0))
+    assert np.abs(found - expected).max() < 7
+    flat, transform = NOTEBOOK_09["flatten"](photo, found)
+    assert flat.min() > 0.8, "the table, 0.3, should be gone"
+    ends = [(0, 0), flat.shape[1::-1]]
+    assert transform(ends) == pytest.approx(found[[0, 2]])
+
+
+def test_no_sheet_is_found_where_there_is_none():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:300, :400]
+    vignette = 1 - 0.6 * np.hypot(y - 150, x - 200) / 250
+    disk = np.where(np.hypot(y - 150, x - 200) < 120, 0.9, 0.3)
+    for gray in (vignette, disk, np.full((300, 400), 0.9), rng.random((300, 400)), 0 * x):
+        assert NOTEBOOK_09["find_corners"](np.repeat(gray[..., None], 3, axis=2)) is None
 
 
 def test_a_seam_goes_where_the_least_ink_is():
