@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, definitions
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benchmark
@@ -199,6 +199,81 @@ def test_other_data_or_another_augmentation_gives_another_hash():
     hashes += [recipes.recipe_hash("{}", 55_000, "in a row")]
     hashes += [recipes.recipe_hash("{}", 55_000, "at random", "stand-in")]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_notebook_08_shows_what_the_table_holds():
+    import summarize
+    from conftest import NOTEBOOKS, code_cells, read
+
+    path = next(path for path in NOTEBOOKS if path.name.startswith("08"))
+    (stored,) = (c.source for c in code_cells(read(path)) if c.source.startswith(summarize.TITLE))
+    expected = summarize.cell_source(TABLE, benchmark.counted(TABLE))
+    assert stored == expected, "run `python tests/benchmarks/benchmark.py notebooks`, execute 08"
+
+
+def test_the_table_has_what_the_notebooks_have_trained_and_scored():
+    import summarize
+
+    stored = summarize.stored_runs()
+    assert set(stored) == {"notebook 03", "notebook 04", "notebook 08"}
+    missing = summarize.not_in_table(TABLE)
+    assert not missing, f"{missing}: run `python tests/benchmarks/benchmark.py notebooks`"
+
+
+def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeypatch, capsys):
+    import shutil
+
+    import summarize
+
+    table = tmp_path / "table.csv"
+    shutil.copy(benchmark.TABLE, table)
+    monkeypatch.setattr(summarize, "write", lambda rows, counted: False)
+    stored = summarize.stored_runs() | {"notebook 04": (14, 99)}
+    monkeypatch.setattr(summarize, "stored_runs", lambda: stored)
+    benchmark.main(["notebooks", "--table", str(table)])
+    assert capsys.readouterr().out == "added: notebook 04, 14 epochs, 99 test errors\n"
+    after = pd.read_csv(table)
+    assert len(after) == len(TABLE) + 1
+    runs = after[after["recipe"] == "notebook 04"]
+    assert list(runs["superseded"].isna()) == [False] * (len(runs) - 1) + [True]
+    assert runs["test_errors"].iloc[-1] == 99
+    benchmark.main(["notebooks", "--table", str(table)])
+    assert len(pd.read_csv(table)) == len(after)
+
+
+def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
+    import summarize
+
+    unpack = definitions("08", "unpack")["unpack"]
+    counted = benchmark.counted(TABLE)
+    lines, always_wrong = summarize.on_test(TABLE, counted.index)
+    on_test = unpack("\n".join(lines))
+    assert list(on_test) == summarize.COMPARED
+    runs = {
+        seed: set(text.split())
+        for seed, text in of("ours-08").set_index("seed")["test_wrong"].items()
+    }
+    assert {seed: array.sum() for seed, array in on_test["ours-08"].items()} == {
+        seed: len(images) for seed, images in runs.items()
+    }
+    assert sum(on_test["ours-08"][1] & ~on_test["ours-08"][2]) == len(runs[1] - runs[2])
+    assert set(map(str, always_wrong)) == set.intersection(*runs.values())
+    in_ablation = unpack("\n".join(summarize.in_ablation(TABLE)))
+    changes = TABLE[TABLE["group"] == "changes"].set_index(["recipe", "seed"])
+    averaging = "average of the weights"  # as the table calls it
+    for seed in (2, 3, 4):
+        before, after, views = (
+            set(changes.loc[key, column].split())
+            for key, column in [
+                (("the recipe", seed), "val_wrong"),
+                ((averaging, seed), "val_wrong"),
+                (("the recipe", seed), "val_wrong_views"),
+            ]
+        )
+        recipe, changed = in_ablation["the recipe"][seed], in_ablation["weight averaging"][seed]
+        assert sum(recipe & ~changed) == len(before - after)
+        assert sum(changed & ~recipe) == len(after - before)
+        assert sum(in_ablation["test-time augmentation"][seed] & recipe) == len(views & before)
 
 
 # --- what is trained, on what, and what is timed --------------------------------------------------

@@ -6,7 +6,7 @@
     python tests/benchmarks/benchmark.py changes --jobs 2     two at a time, without their times
     python tests/benchmarks/benchmark.py '{"dropout": 0.5}' --seeds 1 2     something new
     python tests/benchmarks/benchmark.py folds ours-04 ours-08    all six folds, with unseen writers
-    python tests/benchmarks/benchmark.py notebook                 write what notebook 08 shows of it
+    python tests/benchmarks/benchmark.py notebooks                after new rows, or an execution
 
 Groups: references, ours, controls (notebook 04 without augmentation), changes (a short version of
 notebook 08's recipe with one thing changed), all. What is given as JSON is a change of that recipe
@@ -17,6 +17,9 @@ holds limits of RandomDistortion, of which "elastic" is called "bend" in old row
 never looks at the test set: each time another sixth of the 60,000 training images, in a row and so
 mostly by unseen writers, is only scored. Of the rest, a twelfth is held out for the recipe's own
 decisions, such as its best epoch. The recipes take turns, fold by fold.
+
+"notebooks" writes what notebook 08 shows of the table into it (then it has to be executed), and the
+test errors that the notebooks themselves have stored into the table.
 
 The table is data/benchmarks.csv (on another machine, begin your own: --table mine.csv). A row is
 added when its run is finished, and what the table contains already is not run again: interrupt this
@@ -267,16 +270,20 @@ def counted(rows):
     return rows[[today[key] == hash for key, hash in zip(keys, rows["recipe_hash"], strict=True)]]
 
 
-def append(table, row):
+def append(table, row, supersedes=None):
     """Add a row; the texts of the others stay as they are.
 
-    The table is written under a temporary name first, so it is always complete.
+    supersedes: a function of a row; it is asked which of the rows the new one replaces. The table
+    is written under a temporary name first, so it is always complete.
     """
     rows, columns = [], []
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), list(reader.fieldnames)
+    for old in rows:
+        if supersedes and not old["superseded"] and supersedes(old):
+            old["superseded"] = "by a later execution"
     columns += [column for column in row if column not in columns]
     part = table.with_name(f"unfinished-{os.getpid()}-{table.name}")
     with part.open("w", encoding="utf-8", newline="") as file:
@@ -284,6 +291,23 @@ def append(table, row):
         writer.writeheader()
         writer.writerows([*rows, row])
     part.replace(table)
+
+
+def follow_notebooks(table):
+    """Add what the notebooks have stored to the table, and write what 08 shows of it into 08."""
+    import summarize
+
+    for name, (epochs, errors) in summarize.not_in_table(read(table)).items():
+        row = {"recipe": name, "group": "notebooks", "seed": 0 if name[-2:] == "08" else 42}
+        row |= {"epochs": epochs, "training_images": 55_000, "held_back": "at random"}
+        row |= {"data": "MNIST", "test_errors": errors, "commit": commit()}
+        row |= {"date": datetime.date.today().isoformat(), "superseded": ""}
+        row |= {"purpose": "outputs stored in the notebook"}
+        append(table, row, lambda old, name=name: old["recipe"] == name)
+        print(f"added: {name}, {epochs} epochs, {errors} test errors")
+    rows = read(table)
+    if summarize.write(rows, counted(rows)):
+        print("08 shows the table as it is now: execute it")
 
 
 def run_alone(name, seed, group, jobs, purpose):
@@ -371,11 +395,8 @@ def main(arguments=None):
     if not options.names:
         status(options.table)
         return
-    if options.names == ["notebook"]:
-        import summarize
-
-        rows = read(options.table)
-        print(f"{summarize.write(rows, counted(rows))} shows the table as it is now: execute it")
+    if options.names == ["notebooks"]:
+        follow_notebooks(options.table)
         return
     wanted = choose(options.names)
     if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
