@@ -1,20 +1,29 @@
 """The benchmark: its networks are what they claim to be, and its table is written as it should."""
 
+import csv
+import io
+import json
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, definitions
 
 sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
 import benchmark
 
 TABLE = pd.read_csv(ROOT / "data" / "benchmarks.csv")
+SCORED = TABLE[TABLE["group"].isin(benchmark.GROUPS)]  # on the test set, by the benchmark
 
 
 def of(recipe):
-    return TABLE[TABLE["recipe"] == recipe]
+    return SCORED[(SCORED["recipe"] == recipe) & SCORED["superseded"].isna()]
+
+
+# --- the table ---------------------------------------------------------------------------------
 
 
 def test_macs_by_hand():
@@ -59,17 +68,406 @@ def test_networks_have_their_published_size(recipe, parameters, mmac, monkeypatc
 
 def test_rows_are_whole_and_unique():
     assert TABLE["data"].eq("MNIST").all()
-    assert not TABLE.duplicated(["group", "recipe", "seed"]).any()
-    for column in ("machine", "keras", "tensorflow", "date", "val_errors"):
-        assert TABLE[column].notna().all(), column
-    whole = TABLE[TABLE["group"].isin(["references", "ours"])]
+    current = TABLE[TABLE["superseded"].isna()]
+    assert not current.duplicated(["group", "recipe", "seed"]).any()
+    assert TABLE["purpose"].notna().all()
+    by_benchmark = TABLE[TABLE["test_wrong"].notna() | TABLE["test_errors"].isna()]
+    for column in ("machine", "keras", "tensorflow", "commit", "val_errors"):
+        assert by_benchmark[column].notna().all(), column
+    whole = current[current["group"].isin(["references", "ours"])]
     for column in ("training_seconds", "test_errors", "test_wrong", "matmul_gflops"):
         assert whole[column].notna().all(), column
-    for row in whole.itertuples():
-        assert len(str(row.test_wrong).split()) == row.test_errors
+    for row in TABLE[TABLE["test_wrong"].notna()].itertuples():
+        assert len(row.test_wrong.split()) == row.test_errors
     for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
         assert len(str(row.val_wrong).split()) == row.val_errors
-    assert TABLE.loc[TABLE["group"] == "changes", "test_errors"].isna().all(), "validation only"
+    unseen = TABLE[TABLE["group"].isin(["changes", "folds"])]
+    assert unseen["test_errors"].isna().all(), "no look at the test set"
+
+
+def git(*arguments):
+    """What git says about this repository; the test is skipped where it has no history."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no git, or no repository here: {error}")
+
+
+def measured(text, columns):
+    """The rows of a table, given as text: what was measured, whatever it is called."""
+
+    def plain(value):
+        try:
+            return repr(float(value))
+        except ValueError:
+            return value
+
+    rows = csv.DictReader(io.StringIO(text))
+    return {tuple(plain(row.get(column, "")) for column in columns) for row in rows}
+
+
+MEASURED = ["seed", "epochs", "val_errors", "val_loss", "val_wrong", "test_errors", "test_wrong"]
+
+
+def test_nothing_that_was_ever_measured_disappears():
+    """Each version of the table in the history is contained in the present one."""
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        pytest.skip("the history is not here: this is a shallow clone")
+    path = "data/benchmarks.csv"
+    now = (ROOT / path).read_text(encoding="utf-8")
+    versions = git("log", "--format=%h", "--", path).split()
+    assert versions
+    for version in versions:
+        then = git("show", f"{version}:{path}")
+        missing = measured(then, MEASURED) - measured(now, MEASURED)
+        assert not missing, f"{len(missing)} rows of {version} are gone, among them {missing.pop()}"
+    # An earlier script had a table of its own
+    *_, last = git("log", "--reverse", "--format=%h", "--", "tests/benchmarks/seeds.csv").split()
+    then = git("show", f"{last}^:tests/benchmarks/seeds.csv")
+    columns = ["seed", "epochs", "test_errors"]
+    assert len(measured(then, columns)) == 3
+    assert measured(then, columns) <= measured(now, columns)
+
+
+@pytest.fixture(scope="module")
+def hash_today():
+    """A function of a row: the hash of its recipe as it is defined today."""
+    from recipes import recipe_hash
+
+    known = {}
+
+    def today(row):
+        key = row.recipe, row.training_images, row.held_back
+        if key not in known:
+            known[key] = recipe_hash(*key)
+        return known[key]
+
+    return today
+
+
+def test_rows_that_count_bear_the_hash_of_their_recipe_as_it_is_today(hash_today):
+    groups = [*benchmark.GROUPS, "changes", "folds"]
+    current = TABLE[TABLE["group"].isin(groups) & TABLE["superseded"].isna()]
+    assert len(current) >= 90
+    for row in current.itertuples():
+        assert row.recipe_hash == hash_today(row), (
+            f"{row.recipe} is another recipe than the one that was measured: run it again, and "
+            "say in the column superseded of its old rows what has replaced them"
+        )
+
+
+def test_what_is_superseded_says_so_and_counts_only_if_it_is_the_same_recipe(hash_today):
+    old = SCORED[SCORED["superseded"].notna()]
+    same = old[[row.recipe_hash == hash_today(row) for row in old.itertuples()]]
+    assert set(same["recipe"]) == {"ours-04"} and sorted(same["test_errors"]) == [44, 45, 56]
+    fast = old[old["recipe"] == "ours-fast"]
+    assert fast["recipe_hash"].nunique() == 2 and len(fast) == 15
+    counted = benchmark.counted(TABLE)
+    assert set(counted["recipe"]) == {*benchmark.GROUPS["ours"], *benchmark.GROUPS["references"]}
+    assert counted["recipe"].eq("ours-04").sum() == 8
+    assert counted["recipe"].eq("ours-fast").sum() == 10
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        *(("dropout", 0.4), ("epochs", 23), ("batch_size", 64), ("learning_rate", 0.002)),
+        *(("warm_up", 0), ("decay", False), ("weight_decay", 0.0), ("label_smoothing", 0.1)),
+        *(("average", 0.995), ("normalize", False), ("augmentation", [])),
+        ("blocks", [(32, 5, True), (64, 3, False), (96, 3, True), (64, 4, False)]),
+    ],
+)
+def test_another_setting_gives_another_hash(setting, value, monkeypatch):
+    import recipes
+
+    before = recipes.recipe_hash("ours-08", 55_000, "at random")
+    assert before == recipes.recipe_hash("ours-08", 55_000, "at random")
+    monkeypatch.setitem(recipes.EIGHT["RECIPE"], setting, value)
+    assert recipes.recipe_hash("ours-08", 55_000, "at random") != before
+
+
+def test_other_data_or_another_augmentation_gives_another_hash():
+    import recipes
+
+    names = ["{}"] + [
+        json.dumps({"distortion": {name: 1.01 * value}})
+        for name, value in (("rotation", 10), ("zoom", 0.1), ("shear", 5), ("shift", 2))
+    ]
+    hashes = [recipes.recipe_hash(name, 55_000, "at random") for name in names]
+    hashes += [recipes.recipe_hash("{}", 50_000, "at random")]
+    hashes += [recipes.recipe_hash("{}", 55_000, "in a row")]
+    hashes += [recipes.recipe_hash("{}", 55_000, "at random", "stand-in")]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_notebook_08_shows_what_the_table_holds():
+    import summarize
+    from conftest import NOTEBOOKS, code_cells, read
+
+    path = next(path for path in NOTEBOOKS if path.name.startswith("08"))
+    (stored,) = (c.source for c in code_cells(read(path)) if c.source.startswith(summarize.TITLE))
+    expected = summarize.cell_source(TABLE, benchmark.counted(TABLE))
+    assert stored == expected, "run `python tests/benchmarks/benchmark.py notebooks`, execute 08"
+
+
+def test_the_table_has_what_the_notebooks_have_trained_and_scored():
+    import summarize
+
+    stored = summarize.stored_runs()
+    assert set(stored) == {"notebook 03", "notebook 04", "notebook 08"}
+    missing = summarize.not_in_table(TABLE)
+    assert not missing, f"{missing}: run `python tests/benchmarks/benchmark.py notebooks`"
+
+
+def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeypatch, capsys):
+    import shutil
+
+    import summarize
+
+    table = tmp_path / "table.csv"
+    shutil.copy(benchmark.TABLE, table)
+    monkeypatch.setattr(summarize, "write", lambda rows, counted: False)
+    stored = summarize.stored_runs() | {"notebook 04": (14, 99)}
+    monkeypatch.setattr(summarize, "stored_runs", lambda: stored)
+    benchmark.main(["notebooks", "--table", str(table)])
+    assert capsys.readouterr().out == "added: notebook 04, 14 epochs, 99 test errors\n"
+    after = pd.read_csv(table)
+    assert len(after) == len(TABLE) + 1
+    runs = after[after["recipe"] == "notebook 04"]
+    assert list(runs["superseded"].isna()) == [False] * (len(runs) - 1) + [True]
+    assert runs["test_errors"].iloc[-1] == 99
+    benchmark.main(["notebooks", "--table", str(table)])
+    assert len(pd.read_csv(table)) == len(after)
+
+
+def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
+    import summarize
+
+    unpack = definitions("08", "unpack")["unpack"]
+    counted = benchmark.counted(TABLE)
+    lines, always_wrong = summarize.on_test(TABLE, counted.index)
+    on_test = unpack("\n".join(lines))
+    assert list(on_test) == summarize.COMPARED
+    runs = {
+        seed: set(text.split())
+        for seed, text in of("ours-08").set_index("seed")["test_wrong"].items()
+    }
+    assert {seed: array.sum() for seed, array in on_test["ours-08"].items()} == {
+        seed: len(images) for seed, images in runs.items()
+    }
+    assert sum(on_test["ours-08"][1] & ~on_test["ours-08"][2]) == len(runs[1] - runs[2])
+    assert set(map(str, always_wrong)) == set.intersection(*runs.values())
+    in_ablation = unpack("\n".join(summarize.in_ablation(TABLE)))
+    changes = TABLE[TABLE["group"] == "changes"].set_index(["recipe", "seed"])
+    averaging = "average of the weights"  # as the table calls it
+    for seed in (2, 3, 4):
+        before, after, views = (
+            set(changes.loc[key, column].split())
+            for key, column in [
+                (("the recipe", seed), "val_wrong"),
+                ((averaging, seed), "val_wrong"),
+                (("the recipe", seed), "val_wrong_views"),
+            ]
+        )
+        recipe, changed = in_ablation["the recipe"][seed], in_ablation["weight averaging"][seed]
+        assert sum(recipe & ~changed) == len(before - after)
+        assert sum(changed & ~recipe) == len(after - before)
+        assert sum(in_ablation["test-time augmentation"][seed] & recipe) == len(views & before)
+
+
+# --- what is trained, on what, and what is timed --------------------------------------------------
+
+
+def test_each_change_differs_from_the_recipe_in_what_its_name_says():
+    import recipes
+
+    described = {name: recipes.describe(name, 50_000) for name in recipes.CHANGES}
+    texts = [json.dumps(description) for description in described.values()]
+    assert len(set(texts)) == len(texts), "each one differs from the recipe and from all others"
+
+    def settings(name):
+        return described[name]["optimizer_settings"]
+
+    stored = recipes.STORED_NAMES
+    assert settings("the recipe")["weight_decay"] == 0.02
+    assert settings("no weight decay (Adam)")["weight_decay"] == 0
+    assert described["label smoothing"]["label_smoothing"] == 0.1
+    assert described["the recipe"]["label_smoothing"] == 0
+    averaging = stored["weight averaging"]
+    assert settings(averaging)["use_ema"] and settings(averaging)["ema_momentum"] == 0.995
+    assert [name for name, _ in described[averaging]["callbacks"]] == ["SwapEMAWeights"]
+    assert not settings("the recipe")["use_ema"] and not described["the recipe"]["callbacks"]
+    assert described[stored["RMSprop instead of AdamW"]]["optimizer"] == "RMSprop"
+    steps = -(-50_000 // 128)
+    schedule = settings("the recipe")["learning_rate"]["config"]
+    assert schedule["warmup_steps"] == steps and schedule["decay_steps"] == 5 * steps
+    longer = settings("twice as long")["learning_rate"]["config"]
+    assert longer["decay_steps"] == 11 * steps and described["twice as long"]["epochs"] == 12
+
+
+@pytest.mark.parametrize("name, batch_size", [("ghouzam", 86), ("deotte", 64)])
+def test_references_augment_as_published(name, batch_size):
+    from recipes import describe
+
+    whole = describe(name, 1000)
+    assert whole["generator"] == {
+        "rotation_range": 10,
+        "zoom_range": pytest.approx([0.9, 1.1]),
+        "width_shift_range": 0.1,
+        "height_shift_range": 0.1,
+        "shear_range": 0.0,
+        "horizontal_flip": False,
+        "fill_mode": "nearest",
+    }
+    assert whole["batch_size"] == batch_size and whole["shuffle"] and whole["epochs"] == 30
+
+
+def test_references_lower_their_rate_as_published():
+    from recipes import describe
+
+    (plateau,) = describe("ghouzam", 1000)["callbacks"]
+    assert plateau == [
+        "ReduceLROnPlateau",
+        {"monitor": "val_accuracy", "factor": 0.5, "patience": 3, "min_lr": 1e-5},
+    ]
+    (schedule,) = describe("deotte", 1000)["callbacks"]
+    assert schedule[1] == pytest.approx([1e-3 * 0.95**epoch for epoch in range(30)], rel=1e-4)
+    fast = describe("train-mnist-fast", 55_000)
+    rate = fast["optimizer_settings"]["learning_rate"]["config"]
+    assert (rate["warmup_target"], rate["warmup_steps"], rate["decay_steps"]) == (0.01, 64, 151)
+    assert (fast["optimizer_settings"]["beta_1"], fast["optimizer_settings"]["beta_2"]) == (
+        0.7,
+        0.9,
+    )
+    assert describe("keras-io", 1000)["epochs"] == 15
+
+
+def numbered(n):
+    """n images that are all different, and labels."""
+    images = np.zeros((n, 28, 28), np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.divmod(np.arange(n), 256)
+    return images, (np.arange(n) % 10).astype(np.uint8)
+
+
+def which(images):
+    """The numbers of scaled images of `numbered`."""
+    pixels = np.round(255 * images[:, 0, :2, 0]).astype(int)
+    return set(256 * pixels[:, 0] + pixels[:, 1])
+
+
+@pytest.mark.parametrize("group", ["ours", "changes", "search", "folds"])
+def test_nothing_is_trained_on_that_is_scored(group):
+    n, everything = 1200, set(range(1200))
+    scored_in_all = []
+    for seed in range(1, 7):
+        train, val, scored = benchmark.divide(group, seed, *numbered(n))
+        parts = [which(images) for images, _ in (train, val, scored)]
+        for (images, labels), numbers in zip((train, val, scored), parts, strict=True):
+            assert images.dtype == np.float32 and images.max() <= 1
+            assert len(images) == len(labels) == len(numbers)
+        assert not parts[0] & parts[2] and not parts[0] & parts[1]
+        assert parts[0] | parts[1] | parts[2] == everything
+        scored_in_all += parts[2]
+        if group == "ours":
+            assert len(parts[2]) == 100 and parts[1] == parts[2]
+        else:
+            assert len(parts[2]) == 200 and max(parts[2]) - min(parts[2]) == 199, "in a row"
+        if group == "folds":
+            assert not parts[1] & parts[2], "a recipe may not choose by what is scored"
+            assert len(parts[1]) == 84
+    if group != "ours":
+        assert sorted(scored_in_all) == sorted(everything), "each image once in six folds"
+
+
+@pytest.mark.parametrize("group", [None, "changes", "folds"])
+def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch, stand_in):
+    """With a network that always says 3."""
+    import keras
+    import recipes
+
+    class AlwaysThree(keras.layers.Layer):
+        def call(self, images):
+            return keras.ops.one_hot(3 + 0 * keras.ops.cast(images[:, 0, 0, 0], "int32"), 10)
+
+    def train(train, val, seed, stopwatch):
+        trained.append((train, val))
+        stopwatch.epochs = 2
+        stopwatch.seconds = 0.5
+        return keras.Sequential([keras.Input((28, 28, 1)), AlwaysThree()])
+
+    trained = []
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.setattr(recipes, "find", lambda name: ("ours", train))
+    monkeypatch.setattr(recipes, "recipe_hash", lambda *arguments: " ".join(map(str, arguments)))
+    monkeypatch.setattr(benchmark, "matmul_gflops", lambda: 100.0)
+    row = benchmark.run("a name", 2, group)
+    with np.load(stand_in) as file:
+        y_all, y_test = file["y_train"], file["y_test"]
+    ((x_train, t_train), (x_val, t_val)) = trained[0]
+    assert t_train.shape == (len(x_train), 10) and t_val.shape == (len(x_val), 10)
+    if group is None:
+        assert row["group"] == "ours" and row["held_back"] == "at random"
+        assert row["test_errors"] == np.sum(y_test != 3)
+        assert row["test_wrong"] == " ".join(map(str, np.flatnonzero(y_test != 3)))
+        assert row["val_wrong"] == " ".join(map(str, np.flatnonzero(t_val.argmax(axis=1) != 3)))
+    else:
+        assert "test_errors" not in row and "test_wrong" not in row
+        held_out = y_all[benchmark.fold(len(y_all), 2)]
+        assert row["held_back"] == "in a row" and row["val_images"] == len(held_out)
+        assert row["val_wrong"] == " ".join(map(str, np.flatnonzero(held_out != 3)))
+    assert row["val_errors"] == len(row["val_wrong"].split())
+    assert ("training_seconds" in row) == (group != "folds")
+    assert row["recipe_hash"] == f"a name {len(x_train)} {row['held_back']} stand-in"
+    assert row["epochs"] == 2 and row["training_images"] == len(x_train)
+
+
+def test_the_stopwatch_leaves_out_validation(monkeypatch):
+    from recipes import Stopwatch
+
+    clock = iter([100, 110, 150, 153, 200, 207])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    stopwatch = Stopwatch()  # 100
+    stopwatch.on_test_begin()  # 110: 10 seconds of training
+    stopwatch.on_test_end()  # 150: validation does not count
+    stopwatch.on_epoch_end(0, {"val_accuracy": 0.991, "loss": 0.1})
+    stopwatch.on_test_begin()  # 153: 3 more
+    stopwatch.on_test_end()  # 200
+    stopwatch.on_epoch_end(1, {"val_accuracy": 0.996, "loss": 0.05})
+    stopwatch.on_train_end()  # 207: 7 more
+    assert stopwatch.seconds == 20 and stopwatch.epochs == 2
+    assert stopwatch.reached == {0.990: 10, 0.995: 13}
+    assert stopwatch.curves == {"val_accuracy": [0.991, 0.996], "loss": [0.1, 0.05]}
+
+
+def test_keras_tells_the_stopwatch_when_validation_begins_and_ends(monkeypatch):
+    """On a clock that each training batch moves by a second and each validation batch by 100."""
+    import keras
+    import recipes
+
+    class Clock(keras.callbacks.Callback):
+        now = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.now += 1
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.now += 100
+
+    clock = Clock()
+    monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    images = np.zeros((32, 28, 28, 1), "float32"), np.eye(10, dtype="float32")[np.arange(32) % 10]
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+    stopwatch = recipes.Stopwatch()
+    options = {"batch_size": 16, "validation_data": images, "verbose": 0}
+    model.fit(*images, epochs=3, callbacks=[clock, stopwatch], **options)
+    assert clock.now == 3 * 2 + 3 * 200
+    assert stopwatch.seconds == 6 and stopwatch.epochs == 3
+
+
+# --- the script ----------------------------------------------------------------------------------
 
 
 def test_every_change_of_the_notebook_has_been_measured():
@@ -98,7 +496,7 @@ def test_a_run_is_added_once_and_the_rest_stays(tmp_path, stand_in, monkeypatch,
 
 def test_a_failed_run_leaves_the_table_as_it_was(tmp_path, monkeypatch, capsys):
     table = tmp_path / "table.csv"
-    benchmark.append(table, {"group": "ours", "recipe": "a", "seed": 1})
+    benchmark.append(table, {"group": "ours", "recipe": "a", "seed": 1, "superseded": ""})
     before = table.read_bytes()
     monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "nothing.npz"))
     with pytest.raises(SystemExit, match="train-mnist-fast, seed 1, failed(.|\n)*nothing.npz"):
@@ -142,7 +540,66 @@ def test_nothing_but_mnist_comes_into_the_committed_table(monkeypatch, tmp_path)
 def test_status_tells_what_there_is(capsys, tmp_path):
     benchmark.main([])
     lines = capsys.readouterr().out.splitlines()
-    (ghouzam,) = (line for line in lines if line.startswith("  ghouzam "))
-    assert f"{len(of('ghouzam'))} of " in ghouzam and "% on the test set" in ghouzam
+    ghouzam, in_folds = (line for line in lines if line.startswith("  ghouzam "))
+    assert ghouzam.startswith(f"  {'ghouzam':32} {len(of('ghouzam')):2} of 2 runs, ")
+    assert ghouzam.endswith(" % on the test set, 2360.1 s")
+    assert " of 6 runs" in in_folds and "test set" not in in_folds
+    (fast,) = (line for line in lines if line.startswith("  ours-fast "))
+    assert " 10 of 10 runs," in fast, "those of earlier versions are not counted"
     benchmark.main(["--table", str(tmp_path / "not-there-yet.csv")])
     assert "ghouzam" in capsys.readouterr().out
+
+
+def test_a_new_row_leaves_the_text_of_the_others_as_it_is(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text('recipe,seed,val_loss\n"{""a"": 1}",1.0,0.10\nb,,1e-5\n')
+    benchmark.append(table, {"recipe": "c", "commit": "abc"})
+    assert table.read_text() == (
+        'recipe,seed,val_loss,commit\n"{""a"": 1}",1.0,0.10,\nb,,1e-5,\nc,,,abc\n'
+    )
+    assert list(tmp_path.iterdir()) == [table]
+
+
+def ask(monkeypatch, table, *arguments):
+    """The runs that the script would do, in their order: (group, recipe, seed)."""
+    asked = []
+
+    def run_alone(name, seed, group, jobs, purpose):
+        asked.append((group, name, seed))
+        return {"recipe": name, "group": group, "seed": seed, "purpose": purpose}
+
+    monkeypatch.setattr(benchmark, "run_alone", run_alone)
+    benchmark.main([*arguments, "--table", str(table)])
+    return asked
+
+
+def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    done = {"recipe": "ours-04", "group": "folds", "seed": 1, "superseded": ""}
+    benchmark.append(table, done)
+    benchmark.append(table, done | {"seed": 2, "superseded": "by another network"})
+    benchmark.append(table, done | {"seed": 3, "group": "ours"})
+    asked = ask(monkeypatch, table, "folds", "ours-04", "ours-08")
+    pairs = [(name, seed) for seed in range(1, 7) for name in ("ours-04", "ours-08")]
+    assert asked == [("folds", *pair) for pair in pairs[1:]]
+    assert ask(monkeypatch, table, "folds", "ours-04", "ours-08") == []
+    assert len(ask(monkeypatch, table, "folds")) == 6, "ghouzam, too, if nothing is named"
+    with pytest.raises(SystemExit, match="nonsense is no recipe for folds; there are .*ours-08"):
+        benchmark.main(["folds", "nonsense"])
+
+
+def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):
+    asked = ask(monkeypatch, tmp_path / "table.csv", "references")
+    assert {name: sum(n == name for _, n, _ in asked) for _, name, _ in asked} == {
+        **{"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10}
+    }
+    assert [seed for _, _, seed in asked] == sorted(seed for _, _, seed in asked)
+    table = tmp_path / "seeds.csv"
+    assert ask(monkeypatch, table, "keras-io", "--seeds", "7", "9") == [
+        *(("references", "keras-io", seed) for seed in (7, 9))
+    ]
+
+
+def test_a_row_says_which_commit_made_it():
+    name = git("rev-parse", "--short=7", "HEAD").strip()
+    assert benchmark.commit().rstrip("+") == name

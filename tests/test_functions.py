@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import definitions
+from conftest import NOTEBOOKS, code_cells, definitions, read
 from scipy.stats import binomtest
 
 
@@ -460,6 +460,32 @@ def test_load_or_train_says_what_is_wrong_and_goes_on(loading, tmp_path, capsys,
     assert (path.read_bytes() if path.exists() else None) == before
 
 
+def test_the_figure_of_recall_and_precision_labels_them_right(monkeypatch):
+    """Ten images of each digit; three of the ones are taken for sevens."""
+    import matplotlib.pyplot as plt
+    from scipy.stats import binomtest
+
+    path = next(path for path in NOTEBOOKS if path.name.startswith("05"))
+    computed, drawn = (
+        cell.source
+        for cell in code_cells(read(path))
+        if cell.source.startswith(("n_found = ", "# @title Plot: recall and precision by digit"))
+    )
+    monkeypatch.setattr(plt, "show", lambda: None)
+    confusion = np.diag([10, 7, *[10] * 8])
+    confusion[1, 7] = 3
+    space = {"np": np, "plt": plt, "binomtest": binomtest, "confusion": confusion}
+    exec(computed + "\n" + drawn, space)
+    lines, (low, high) = {line.get_label(): line for line in plt.gca().lines}, (1, 7)
+    recall, precision = (lines[label].get_ydata() for label in ("recall", "precision"))
+    assert recall[low] == pytest.approx(70) and recall[high] == 100
+    assert precision[low] == 100 and precision[high] == pytest.approx(1000 / 13)
+    assert plt.gca().get_title(loc="left").endswith("lowest for 1, precision for 7") or (
+        plt.gca().get_title().endswith("lowest for 1, precision for 7")
+    )
+    plt.close("all")
+
+
 # --- 06: saving --------------------------------------------------------------------------------
 
 
@@ -577,6 +603,40 @@ def test_random_distortion_in_training_only_and_by_its_seed(eight, random):
     still = layer(0, 0, 0, 0, elastic=0.0)(images, training=True)
     assert np.allclose(still, images, atol=1e-5)
     assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "limit, value, tilts, stretch, shift",
+    [
+        ("rotation", 20, (0.364, -0.364), 1, 0),
+        ("shear", 20, (0.364, 0), 1, 0),  # rows are moved: only the vertical bar is slanted
+        ("zoom", 0.25, (0, 0), 1.25, 0),
+        ("shift", 3, (0, 0), 1, 3),
+        ("elastic", 2, (0, 0), 1, -2),
+    ],
+)
+def test_each_limit_of_random_distortion_limits_what_its_name_says(
+    eight, monkeypatch, limit, value, tilts, stretch, shift
+):
+    """What becomes of a vertical and of a horizontal bar, if all random numbers are the largest."""
+    ops = eight["ops"]
+    monkeypatch.setattr(
+        "keras.random.uniform", lambda shape, low, high, seed: high * ops.ones(shape)
+    )
+    bars = np.zeros((2, 28, 28, 1), "float32")
+    bars[0, 7:21, 13:15] = bars[1, 13:15, 7:21] = 1
+    nothing = dict.fromkeys(["rotation", "zoom", "shear", "shift", "elastic"], 0)
+    layer = eight["RandomDistortion"](**nothing | {limit: value})
+    changed = ops.convert_to_numpy(layer(bars, training=True))[..., 0].astype("float64")
+    places = np.mgrid[:28, :28] - 13.5  # along the bar, and across: y, x for the vertical one
+    for ink, (along, across), tilt in zip(changed, (places, places[::-1]), tilts, strict=True):
+        assert np.average(along, weights=ink) == pytest.approx(shift, abs=0.01)
+        assert np.average(across, weights=ink) == pytest.approx(shift, abs=0.01)
+        along, across = along - shift, across - shift
+        variance = np.average(along**2, weights=ink)
+        assert np.average(along * across, weights=ink) / variance == pytest.approx(tilt, abs=0.03)
+        length = np.sqrt(12 * variance) * np.sqrt(1 + (tilt**2 if limit == "rotation" else 0))
+        assert length / 14 == pytest.approx(stretch, abs=0.03)
 
 
 def test_the_schedule_warms_up_and_ends_at_nothing(eight):

@@ -5,17 +5,32 @@
     python tests/benchmarks/benchmark.py ours-08 --seeds 6 7  these runs, if they are missing
     python tests/benchmarks/benchmark.py changes --jobs 2     two at a time, without their times
     python tests/benchmarks/benchmark.py '{"dropout": 0.5}' --seeds 1 2     something new
+    python tests/benchmarks/benchmark.py folds ours-04 ours-08    all six folds, with unseen writers
+    python tests/benchmarks/benchmark.py notebooks                after new rows, or an execution
 
 Groups: references, ours, controls (notebook 04 without augmentation), changes (a short version of
 notebook 08's recipe with one thing changed), all. What is given as JSON is a change of that recipe
 itself and goes into the table as group "search": what was tried on the way. "distortion" there
-holds limits of RandomDistortion, of which "elastic" is called "bend" in old rows. The table is
-data/benchmarks.csv (on another machine, begin your own: --table mine.csv). What it contains already
-is not run again, so you can interrupt this script and continue later. It needs data/mnist.npz. Each
-run has a process to itself. If you use the machine meanwhile, its times are not valid.
+holds limits of RandomDistortion, of which "elastic" is called "bend" in old rows.
+
+"folds" trains the recipes named after it (ours-04, ours-08, and ghouzam, if none is) six times, and
+never looks at the test set: each time another sixth of the 60,000 training images, in a row and so
+mostly by unseen writers, is only scored. Of the rest, a twelfth is held out for the recipe's own
+decisions, such as its best epoch. The recipes take turns, fold by fold.
+
+"notebooks" writes what notebook 08 shows of the table into it (then it has to be executed), and the
+test errors that the notebooks themselves have stored into the table.
+
+The table is data/benchmarks.csv (on another machine, begin your own: --table mine.csv). A row is
+added when its run is finished, and what the table contains already is not run again: interrupt this
+script whenever you like, and continue with the same command. An interrupted run begins again. The
+script needs data/mnist.npz. Each run has a process to itself. If you use the machine meanwhile, its
+times are not valid. No row may ever be removed: a recipe that has changed has another hash, and
+its old rows say in "superseded" what has replaced them.
 """
 
 import argparse
+import csv
 import datetime
 import json
 import os
@@ -42,12 +57,25 @@ GROUPS = {
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
 }
+FOLDS = {"ours-04": 6, "ours-08": 6, "ghouzam": 6}
+PURPOSES = {
+    "references": "comparison on the test set",
+    "ours": "comparison on the test set",
+    "controls": "what augmentation contributes to notebook 04",
+    "changes": "ablation of notebook 08's recipe",
+    "folds": "comparison on unseen writers, without the test set",
+    "search": "search for a better recipe",
+}
+CAPTURED = {"check": True, "capture_output": True, "text": True}
+HELD_OUT = {True: "at random", False: "in a row"}  # whether a group is scored on the test set
 
 
 def names_in(group):
     """Return {name of a recipe: how many seeds of it are wanted} for a group."""
     if group in GROUPS:
         return GROUPS[group]
+    if group == "folds":
+        return FOLDS
     from recipes import CHANGES
 
     return dict.fromkeys(CHANGES, 5)
@@ -97,35 +125,62 @@ def places(wrong):
     return " ".join(str(place) for place in wrong.nonzero()[0])
 
 
-def run(name, seed):
-    """Train one recipe from one random start. Returns a dict, one row of the table."""
+def fold(n, seed):
+    """Return which of n images are held out with this seed: bool (n,), true for a sixth in a row.
+
+    MNIST has its images writer after writer, so these are mostly by people not trained on.
+    """
+    return np.arange(n) * 6 // n == seed % 6
+
+
+def divide(group, seed, x_all, y_all):
+    """Divide the training images (n, 28, 28) and labels (n,) as a group does.
+
+    Returns (x_train, y_train), (x_val, y_val), (x_scored, y_scored): what a recipe trains on, what
+    it may look at while it trains, and the held-out images that the table counts its errors on.
+    """
+    from conftest import definitions
+
+    scale, split = (definitions("02", f)[f] for f in ("scale", "split"))
+    if group in GROUPS:
+        x_train, x_val, y_train, y_val = split(scale(x_all), y_all)
+        return (x_train, y_train), (x_val, y_val), (x_val, y_val)
+    held_out = fold(len(y_all), seed)
+    scored = scale(x_all[held_out]), y_all[held_out]
+    x_rest, y_rest = scale(x_all[~held_out]), y_all[~held_out]
+    if group == "folds":
+        x_train, x_val, y_train, y_val = split(x_rest, y_rest)
+        return (x_train, y_train), (x_val, y_val), scored
+    return (x_rest, y_rest), scored, scored  # these recipes make no use of what they see
+
+
+def run(name, seed, group=None, purpose=None):
+    """Train one recipe with one seed. Returns a dict, one row of the table.
+
+    group: the recipe's own, if it is not given; or "folds".
+    """
     import keras
     from conftest import definitions
-    from recipes import Stopwatch, find
+    from recipes import Stopwatch, find, recipe_hash
     from sklearn.metrics import log_loss
 
     load_digits = definitions("01", "load_digits", "MNIST_SHA256", DATA=ROOT / "data")
     (x_all, y_all), (x_test, y_test), data_name = load_digits["load_digits"]()
-    scale, split = (definitions("02", f)[f] for f in ("scale", "split"))
-    group, train = find(name)
-    if group in GROUPS:
-        x_train, x_val, y_train, y_val = split(scale(x_all), y_all)
-    else:
-        # A sixth, another one for each seed: 5,000 always the same would tell little. In a row,
-        # because MNIST has its pictures writer after writer: these are by people not trained on.
-        held_back = np.arange(len(y_all)) * 6 // len(y_all) == seed % 6
-        x_val, y_val = scale(x_all[held_back]), y_all[held_back]
-        x_train, y_train = scale(x_all[~held_back]), y_all[~held_back]
-    t_train, t_val = keras.utils.to_categorical(y_train, 10), keras.utils.to_categorical(y_val, 10)
+    own_group, train = find(name)
+    group = group or own_group
+    (x_train, y_train), (x_val, y_val), (x_scored, y_scored) = divide(group, seed, x_all, y_all)
+    one_hot = keras.utils.to_categorical
 
     speed = [matmul_gflops()]
     keras.utils.set_random_seed(seed)
     stopwatch = Stopwatch()
-    model = train((x_train, t_train), (x_val, t_val), seed, stopwatch)
+    model = train((x_train, one_hot(y_train, 10)), (x_val, one_hot(y_val, 10)), seed, stopwatch)
     speed.append(matmul_gflops())
     seconds, macs = stopwatch.seconds, multiply_accumulates(model)
-    probabilities = model.predict(x_val, batch_size=500, verbose=0).astype("float64")
+    probabilities = model.predict(x_scored, batch_size=500, verbose=0).astype("float64")
     probabilities /= probabilities.sum(axis=1, keepdims=True)
+    misclassified = probabilities.argmax(axis=1) != y_scored
+    held_out = HELD_OUT[group in GROUPS]
     row = {
         "recipe": name,
         "group": group,
@@ -134,21 +189,23 @@ def run(name, seed):
         "training_images": len(x_train),
         "parameters": model.count_params(),
         "mmac": round(macs / 1e6, 3),
-        "held_back": "at random" if group in GROUPS else "in a row",
-        "val_images": len(x_val),
-        "val_errors": int((probabilities.argmax(axis=1) != y_val).sum()),
-        "val_wrong": places(probabilities.argmax(axis=1) != y_val),
-        "val_loss": round(log_loss(y_val, probabilities, labels=range(10)), 5),
+        "held_back": held_out,
+        "val_images": len(x_scored),
+        "val_errors": int(misclassified.sum()),
+        "val_wrong": places(misclassified),
+        "val_loss": round(log_loss(y_scored, probabilities, labels=range(10)), 5),
     }
     if group == "controls":
         row["curves"] = json.dumps(stopwatch.curves)
     if group == "changes" and getattr(train, "predict_tta", None):
-        row["val_wrong_views"] = places(train.predict_tta(model, x_val).argmax(axis=1) != y_val)
+        row["val_wrong_views"] = places(
+            train.predict_tta(model, x_scored).argmax(axis=1) != y_scored
+        )
     if group in GROUPS:
-        answers = model.predict(scale(x_test), batch_size=500, verbose=0).argmax(axis=1)
-        row["test_errors"] = int((answers != y_test).sum())
-        row["test_wrong"] = places(answers != y_test)
-    if not os.environ.get("TF_NUM_INTRAOP_THREADS"):  # alone on the machine
+        scale = definitions("02", "scale")["scale"]
+        wrong = model.predict(scale(x_test), batch_size=500, verbose=0).argmax(axis=1) != y_test
+        row["test_errors"], row["test_wrong"] = int(wrong.sum()), places(wrong)
+    if group != "folds" and not os.environ.get("TF_NUM_INTRAOP_THREADS"):  # alone on the machine
         work = 6 * macs * len(x_train) * stopwatch.epochs  # 2 a MAC, forward; twice that, backward
         learns = all(layer.trainable for layer in model.layers)
         row |= {
@@ -166,7 +223,21 @@ def run(name, seed):
         keras.backend.backend(): __import__(keras.backend.backend()).__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
+        "recipe_hash": recipe_hash(name, len(x_train), held_out, data_name),
+        "commit": commit(),
+        "purpose": purpose or PURPOSES[group],
     }
+
+
+def commit():
+    """Name the commit that runs, with a + if tracked files differ from it; None without git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short=7", "HEAD"], **CAPTURED).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "*.py", "*.ipynb"])
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name + "+" * bool(changed.returncode)
 
 
 def machine():
@@ -187,14 +258,59 @@ def read(table):
     return pd.DataFrame(columns=["group", "recipe", "seed"])
 
 
-def append(table, row):
-    """Add a row. The table is written under a temporary name first, so it is always complete."""
+def counted(rows):
+    """Return the rows that README.md and notebook 08 count: whose recipe is as it is today."""
+    from recipes import recipe_hash
+
+    rows = rows[rows["group"].isin(["references", "ours"]) & rows["recipe_hash"].notna()]
+    names = {name for group in ("references", "ours") for name in GROUPS[group]}
+    rows = rows[rows["recipe"].isin(names)]
+    keys = list(zip(rows["recipe"], rows["training_images"], rows["held_back"], strict=True))
+    today = {key: recipe_hash(*key) for key in set(keys)}
+    return rows[[today[key] == hash for key, hash in zip(keys, rows["recipe_hash"], strict=True)]]
+
+
+def append(table, row, supersedes=None):
+    """Add a row; the texts of the others stay as they are.
+
+    supersedes: a function of a row; it is asked which of the rows the new one replaces. The table
+    is written under a temporary name first, so it is always complete.
+    """
+    rows, columns = [], []
+    if table.exists():
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames)
+    for old in rows:
+        if supersedes and not old["superseded"] and supersedes(old):
+            old["superseded"] = "by a later execution"
+    columns += [column for column in row if column not in columns]
     part = table.with_name(f"unfinished-{os.getpid()}-{table.name}")
-    pd.concat([read(table), pd.DataFrame([row])]).to_csv(part, index=False)
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, row])
     part.replace(table)
 
 
-def run_alone(name, seed, jobs):
+def follow_notebooks(table):
+    """Add what the notebooks have stored to the table, and write what 08 shows of it into 08."""
+    import summarize
+
+    for name, (epochs, errors) in summarize.not_in_table(read(table)).items():
+        row = {"recipe": name, "group": "notebooks", "seed": 0 if name[-2:] == "08" else 42}
+        row |= {"epochs": epochs, "training_images": 55_000, "held_back": "at random"}
+        row |= {"data": "MNIST", "test_errors": errors, "commit": commit()}
+        row |= {"date": datetime.date.today().isoformat(), "superseded": ""}
+        row |= {"purpose": "outputs stored in the notebook"}
+        append(table, row, lambda old, name=name: old["recipe"] == name)
+        print(f"added: {name}, {epochs} epochs, {errors} test errors")
+    rows = read(table)
+    if summarize.write(rows, counted(rows)):
+        print("08 shows the table as it is now: execute it")
+
+
+def run_alone(name, seed, group, jobs, purpose):
     """Run in a new process, so that nothing is warm. Returns the row; exits if the run fails."""
     environment = dict(os.environ)
     if jobs > 1:
@@ -203,6 +319,7 @@ def run_alone(name, seed, jobs):
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "row.json")
         command = [sys.executable, __file__, "--into", str(result), name, "--seeds", str(seed)]
+        command += ["--group", group, *(["--purpose", purpose] if purpose else [])]
         with Path(folder, "errors").open("w+", errors="replace") as errors:
             failed = subprocess.run(command, env=environment, stderr=errors).returncode
             errors.seek(0)
@@ -214,10 +331,11 @@ def run_alone(name, seed, jobs):
 
 def status(table):
     """Say what is in the table, and how many runs are missing."""
-    columns = ["group", "recipe", "test_errors", "val_errors", "val_images", "training_seconds"]
-    rows = read(table).reindex(columns=columns)
+    columns = ["group", "recipe", "superseded", "test_errors", "val_errors", "val_images"]
+    rows = read(table).reindex(columns=[*columns, "training_seconds"])
+    rows = rows[rows["superseded"].isna()]
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
-    for group in (*GROUPS, "changes", "search"):
+    for group in (*GROUPS, "changes", "folds", "search"):
         print(f"\n{group}")
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
@@ -236,6 +354,12 @@ def choose(names):
     """Return {(group, recipe): how many seeds are wanted} for names of recipes and groups."""
     from recipes import find
 
+    if names[:1] == ["folds"]:
+        recipes = {name: 6 for group in GROUPS for name in GROUPS[group]}
+        for wish in names[1:]:
+            if wish not in recipes:
+                sys.exit(f"{wish} is no recipe for folds; there are {', '.join(recipes)}")
+        return {("folds", name): 6 for name in names[1:] or FOLDS}
     groups = {group: names_in(group) for group in (*GROUPS, "changes")}
     known = {(group, name): count for group in groups for name, count in groups[group].items()}
     chosen = {}
@@ -260,14 +384,19 @@ def main(arguments=None):
     parser.add_argument("--seeds", type=int, nargs="+", help="instead of 1, 2, ... as wanted")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; times need 1")
     parser.add_argument("--table", type=Path, default=TABLE, help="instead of data/benchmarks.csv")
+    parser.add_argument("--purpose", help="what the runs are for, if it is something special")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one run, by run_alone
+    parser.add_argument("--group", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.into:
-        row = run(options.names[0], options.seeds[0])
+        row = run(options.names[0], options.seeds[0], options.group, options.purpose)
         options.into.write_text(json.dumps(row))
         return
     if not options.names:
         status(options.table)
+        return
+    if options.names == ["notebooks"]:
+        follow_notebooks(options.table)
         return
     wanted = choose(options.names)
     if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
@@ -276,21 +405,25 @@ def main(arguments=None):
         sys.exit("data/benchmarks.csv is for MNIST: unset DIGITS_DATA, or name another --table")
     if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
         sys.exit("data/mnist.npz is not there: python data/get_mnist.py brings it")
-    done = {(row.group, row.recipe, row.seed) for row in read(options.table).itertuples()}
+    rows = read(options.table).reindex(columns=["group", "recipe", "seed", "superseded"])
+    done = set(rows.loc[rows["superseded"].isna(), ["group", "recipe", "seed"]].itertuples(False))
+    # The recipes take turns, seed by seed: should the machine become slower, all of them suffer.
+    seeds = options.seeds or range(1, max(wanted.values()) + 1)
     runs = [
-        (name, seed)
+        (group, name, seed)
+        for seed in seeds
         for (group, name), count in wanted.items()
-        for seed in options.seeds or range(1, count + 1)
-        if (group, name, seed) not in done
+        if (group, name, seed) not in done and (options.seeds or seed <= count)
     ]
-    print(f"{len(runs)} runs to do")
+    print(f"{len(runs)} runs to do", flush=True)
     one_at_a_time = Lock()
 
     def do(task):
-        number, (name, seed) = task
-        print(f"--- {number} of {len(runs)}: {name}, seed {seed}", flush=True)
+        number, (group, name, seed) = task
+        now = f"{datetime.datetime.now():%Y-%m-%d %H:%M}"
+        print(f"--- {number} of {len(runs)}: {group}, {name}, seed {seed}, {now}", flush=True)
         try:
-            row = run_alone(name, seed, options.jobs)
+            row = run_alone(name, seed, group, options.jobs, options.purpose)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # begin no other
             raise

@@ -5,15 +5,18 @@ network, with the stopwatch among its callbacks, and returns it without augmenta
 float32 (n, 28, 28, 1), 0 to 1; targets one-hot (n, 10).
 """
 
+import hashlib
 import json
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import keras
+import numpy as np
 from conftest import definitions
-from keras import layers
+from keras import layers, ops
 
 
 class Stopwatch(keras.callbacks.Callback):
@@ -282,3 +285,134 @@ def find(name):
             limits["elastic"] = limits.pop("bend")
         changes["augmentation"] = [partial(EIGHT["RandomDistortion"], **limits)]
     return "search", modern(changes)
+
+
+# --- what a recipe is, and the hash that its rows bear -------------------------------------------
+
+LAYER_SETTINGS = [
+    *("filters", "units", "kernel_size", "strides", "padding", "pool_size", "cropping"),
+    *("use_bias", "momentum", "epsilon", "rate"),
+]
+CALLBACK_SETTINGS = ["monitor", "factor", "patience", "min_lr", "save_best_only"]
+GENERATOR_SETTINGS = [
+    *("rotation_range", "zoom_range", "width_shift_range", "height_shift_range", "shear_range"),
+    *("horizontal_flip", "fill_mode"),
+]
+
+
+class Fitting(Exception):
+    """Raised where training would begin: (model, images, options of fit)."""
+
+
+def effect_on_ink(layer):
+    """Describe what an augmentation layer does to a drawn L, for three draws that are not random.
+
+    Returns three lists: the ink's sum, its mean x and y, and its variances and covariance, in
+    pixels. So the description follows from what the layer does, not from how it is written.
+    """
+    shape = np.zeros((28, 28), "float32")
+    shape[6:21, 9:12] = shape[18:21, 9:18] = 1
+    images = ops.convert_to_tensor(np.repeat(shape[None, ..., None], 3, axis=0))
+
+    def spread_evenly(shape, minval=0.0, maxval=1.0, **options):
+        places = np.arange(1, np.prod(shape) + 1) * (5**0.5 - 1) / 2 % 1
+        return ops.convert_to_tensor(
+            (minval + (maxval - minval) * places).reshape(shape), "float32"
+        )
+
+    with patch.object(keras.random, "uniform", spread_evenly):
+        changed = ops.convert_to_numpy(layer(images, training=True))[..., 0].astype("float64")
+    y, x = np.mgrid[:28, :28] - 13.5
+    effects = []
+    for ink in changed:
+        mean_x, mean_y = np.average(x, weights=ink), np.average(y, weights=ink)
+        away = np.stack([x - mean_x, y - mean_y])
+        (var_x, covariance), (_, var_y) = np.einsum("iyx,jyx,yx->ij", away, away, ink / ink.sum())
+        effects.append([ink.sum(), mean_x, mean_y, var_x, var_y, covariance])
+    return np.round(effects, 2).tolist()
+
+
+def describe_layers(model):
+    """List the layers of a model and of the models in it: [name, settings] each."""
+    found = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Sequential):
+            found += describe_layers(layer)
+        elif not type(layer).__module__.startswith("keras"):
+            found.append(["augmentation", effect_on_ink(layer)])
+        else:
+            config = layer.get_config()
+            settings = {key: config[key] for key in LAYER_SETTINGS if key in config}
+            settings["trainable"] = layer.trainable
+            for key in ("kernel_initializer", "bias_initializer"):
+                if key in config:
+                    settings[key] = config[key]["class_name"]
+            if layer.weights and not layer.trainable:  # they were set to something
+                squares = sum(float(ops.sum(weight**2)) for weight in layer.weights)
+                settings["sum_of_squares"] = round(squares, 1)
+            if not isinstance(layer, layers.ReLU):
+                found.append([type(layer).__name__, settings])
+            activation = "relu" if isinstance(layer, layers.ReLU) else config.get("activation")
+            if activation not in (None, "linear"):
+                found.append([activation, {}])
+    for k in range(1, len(found)):  # the maximum and ReLU give the same in either order
+        if found[k][0] == "MaxPooling2D" and found[k - 1][0] == "relu":
+            found[k - 1], found[k] = found[k], found[k - 1]
+    return found
+
+
+def describe_callback(callback, epochs):
+    if isinstance(callback, keras.callbacks.LearningRateScheduler):
+        return [
+            "LearningRateScheduler",
+            [float(f"{callback.schedule(e):.6g}") for e in range(epochs)],
+        ]
+    settings = {key: getattr(callback, key) for key in CALLBACK_SETTINGS if hasattr(callback, key)}
+    return [type(callback).__name__, settings]
+
+
+def describe(name, n_images):
+    """Return what a recipe trains on n_images and how, as nested lists, numbers, and texts.
+
+    It is found by running the recipe up to the call of `fit`: the network with its augmentation,
+    the optimizer with its learning rate schedule, the loss, the callbacks, and the batches.
+    """
+
+    def fit(model, x=None, y=None, **options):
+        raise Fitting(model, x, options)
+
+    noise = np.random.default_rng(0).random((1, 28, 28, 1), "float32")
+    images = np.broadcast_to(noise, (n_images, 28, 28, 1))  # all the same: it takes no memory
+    targets = np.broadcast_to(np.eye(10, dtype="float32")[0], (n_images, 10))
+    try:
+        with patch.object(keras.Sequential, "fit", fit):
+            find(name)[1]((images, targets), (images[:8], targets[:8]), 1, Stopwatch())
+    except Fitting as reached:
+        model, x, options = reached.args
+    optimizer = model.optimizer.get_config()
+    if isinstance(optimizer["learning_rate"], float):
+        optimizer["learning_rate"] = float(f"{optimizer['learning_rate']:.6g}")  # it was float32
+    generator = getattr(x, "image_data_generator", None)
+    callbacks = [c for c in options.get("callbacks", []) if not isinstance(c, Stopwatch)]
+    epochs = options.get("epochs", 1)
+    return {
+        "layers": describe_layers(model),
+        "optimizer": type(model.optimizer).__name__,
+        "optimizer_settings": {k: v for k, v in optimizer.items() if v is not None and k != "name"},
+        "label_smoothing": getattr(model.loss, "label_smoothing", 0.0),
+        "callbacks": [describe_callback(callback, epochs) for callback in callbacks],
+        "generator": {key: getattr(generator, key, None) for key in GENERATOR_SETTINGS},
+        "batch_size": getattr(x, "batch_size", None) or options["batch_size"],
+        "shuffle": getattr(x, "shuffle", options.get("shuffle", True)),
+        "epochs": epochs,
+    }
+
+
+def recipe_hash(name, n_images, held_out, data="MNIST"):
+    """Return twelve hexadecimal digits that change with network, augmentation, schedule, or data.
+
+    n_images: how many are trained on; held_out: how the others were chosen.
+    """
+    whole = describe(name, int(n_images)) | {"images": int(n_images), "data": [data, held_out]}
+    text = json.dumps(whole, sort_keys=True, default=float)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
