@@ -586,6 +586,25 @@ def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
     assert len(ask(monkeypatch, table, "folds")) == 6, "ghouzam, too, if nothing is named"
     with pytest.raises(SystemExit, match="nonsense is no recipe for folds; there are .*ours-08"):
         benchmark.main(["folds", "nonsense"])
+    with pytest.raises(SystemExit, match="is no recipe for folds; 08's recipe has no drop_out"):
+        benchmark.main(["folds", '{"drop_out": 1}'])
+    change = '{"dropout": 0.5}'
+    assert {name for _, name, _ in ask(monkeypatch, table, "folds", change)} == {change}
+
+
+def test_folds_are_offered_for_changes_of_the_whole_network(tmp_path, monkeypatch):
+    import recipes
+
+    asked = ask(monkeypatch, tmp_path / "table.csv", "folds", "whole")
+    assert {name for _, name, _ in asked} == set(recipes.WHOLE) and len(asked) == 6 * 13
+    assert "whole: wider network" not in recipes.WHOLE
+    whole = recipes.describe("whole: the recipe", 45_833)
+    eight = recipes.describe("ours-08", 45_833)
+    assert whole["layers"] == eight["layers"] and whole["epochs"] == 12
+    for name, change in recipes.WHOLE.items():
+        short = recipes.EIGHT["CHANGES"][name.removeprefix("whole: ")]
+        assert {**recipes.EIGHT["SHORT"], **change, "epochs": 6} == short, name
+        assert (recipes.describe(name, 45_833) == whole) == (name == "whole: the recipe"), name
 
 
 def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):

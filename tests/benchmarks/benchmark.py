@@ -16,7 +16,9 @@ holds limits of RandomDistortion, of which "elastic" is called "bend" in old row
 "folds" trains the recipes named after it (ours-04, ours-08, and ghouzam, if none is) six times, and
 never looks at the test set: each time another sixth of the 60,000 training images, in a row and so
 mostly by unseen writers, is only scored. Of the rest, a twelfth is held out for the recipe's own
-decisions, such as its best epoch. The recipes take turns, fold by fold.
+decisions, such as its best epoch. The recipes take turns, fold by fold. "folds whole" does this for
+the changes, too, with notebook 08's whole network and 12 epochs; "folds 'whole: no augmentation'"
+for one of them, and JSON for something new.
 
 "notebooks" writes what notebook 08 shows of the table into it (then it has to be executed), and the
 test errors that the notebooks themselves have stored into the table.
@@ -350,16 +352,28 @@ def status(table):
             print(text)
 
 
+def for_folds(wish):
+    """Return the names of recipes that a wish for folds means; exits if there is no such recipe."""
+    from recipes import WHOLE, find
+
+    known = [*(name for group in GROUPS for name in GROUPS[group]), *WHOLE]
+    if wish == "whole":
+        return list(WHOLE)
+    if wish not in known:
+        try:
+            find(wish)
+        except ValueError as error:
+            why = str(error) if wish.startswith("{") else f"there are {', '.join(known)}"
+            sys.exit(f"{wish} is no recipe for folds; {why}")
+    return [wish]
+
+
 def choose(names):
     """Return {(group, recipe): how many seeds are wanted} for names of recipes and groups."""
     from recipes import find
 
     if names[:1] == ["folds"]:
-        recipes = {name: 6 for group in GROUPS for name in GROUPS[group]}
-        for wish in names[1:]:
-            if wish not in recipes:
-                sys.exit(f"{wish} is no recipe for folds; there are {', '.join(recipes)}")
-        return {("folds", name): 6 for name in names[1:] or FOLDS}
+        return {("folds", name): 6 for wish in names[1:] or FOLDS for name in for_folds(wish)}
     groups = {group: names_in(group) for group in (*GROUPS, "changes")}
     known = {(group, name): count for group in groups for name, count in groups[group].items()}
     chosen = {}

@@ -81,6 +81,22 @@ STORED_NAMES = {new: stored for stored, new in EIGHT["NAMES_IN_TABLE"].items()}
 CHANGES = {STORED_NAMES.get(name, name): change for name, change in EIGHT["CHANGES"].items()}
 
 
+def whole_changes():
+    """Return {"whole: …": change} for the same changes of the whole network, in 12 epochs.
+
+    Without those that only make the short recipe longer or wider.
+    """
+    whole = {}
+    for name, change in EIGHT["CHANGES"].items():
+        own = {key: value for key, value in change.items() if value != EIGHT["SHORT"].get(key)}
+        if not own.keys() & EIGHT["SHORT"].keys():
+            whole[f"whole: {name}"] = own | {"epochs": 12}
+    return whole
+
+
+WHOLE = whole_changes()
+
+
 def ours_04(train, val, seed, stopwatch, augmented=True):
     """Notebook 04: the best epoch on validation is kept."""
     cnn = FOUR["build_cnn"]()
@@ -276,6 +292,8 @@ def find(name):
         return "controls", partial(ours_04, augmented=False)
     if name in CHANGES:
         return "changes", modern(CHANGES[name])
+    if name in WHOLE:
+        return "whole", modern(WHOLE[name])
     changes = json.loads(name)
     if unknown := set(changes) - set(EIGHT["RECIPE"]) - {"distortion"}:
         raise ValueError(f"08's recipe has no {', '.join(sorted(unknown))}")
