@@ -42,6 +42,7 @@ def test_macs_by_hand():
         ("deotte", 326_410 + 832, 15.2),  # 832: running means and variances
         ("keras-io", 34_826, 2.4),
         ("train-mnist-fast", 215_194, 1.24),
+        ("train-mnist-fast-60k", 215_194, 1.24),
         ("ours-04", 156_042, 2.0),
     ],
 )
@@ -72,8 +73,9 @@ def test_rows_are_whole_and_unique():
     assert not current.duplicated(["group", "recipe", "seed"]).any()
     assert TABLE["purpose"].notna().all()
     by_benchmark = TABLE[TABLE["test_wrong"].notna() | TABLE["test_errors"].isna()]
-    for column in ("machine", "keras", "tensorflow", "commit", "val_errors"):
+    for column in ("machine", "keras", "tensorflow", "commit"):
         assert by_benchmark[column].notna().all(), column
+    assert by_benchmark["val_errors"].isna().eq(by_benchmark["group"] == "published").all()
     whole = current[current["group"].isin(["references", "ours"])]
     for column in ("training_seconds", "test_errors", "test_wrong", "matmul_gflops"):
         assert whole[column].notna().all(), column
@@ -164,7 +166,8 @@ def test_what_is_superseded_says_so_and_counts_only_if_it_is_the_same_recipe(has
     fast = old[old["recipe"] == "ours-fast"]
     assert fast["recipe_hash"].nunique() == 2 and len(fast) == 15
     counted = benchmark.counted(TABLE)
-    assert set(counted["recipe"]) == {*benchmark.GROUPS["ours"], *benchmark.GROUPS["references"]}
+    groups = ("references", "published", "ours")
+    assert set(counted["recipe"]) == {name for group in groups for name in benchmark.GROUPS[group]}
     assert counted["recipe"].eq("ours-04").sum() == 8
     assert counted["recipe"].eq("ours-fast").sum() == 10
 
@@ -341,6 +344,37 @@ def test_references_lower_their_rate_as_published():
         0.9,
     )
     assert describe("keras-io", 1000)["epochs"] == 15
+
+
+def test_the_reference_as_published_starts_and_learns_as_in_pytorch():
+    import recipes
+
+    whole = recipes.describe("train-mnist-fast-60k", 60_000)
+    assert whole["layers"][0] == [
+        "Rescaling",
+        {"scale": pytest.approx(3.2457, rel=1e-4), "offset": pytest.approx(-0.4242, rel=1e-4)}
+        | {"trainable": True},
+    ]
+    starts = [s["kernel_initializer"] for _, s in whole["layers"] if "kernel_initializer" in s]
+    assert starts == [
+        f"RandomUniform up to {fan_in**-0.5:.5g}" for fan_in in (25, 9 * 24, 25 * 32, 256)
+    ]
+    # PyTorch's OneCycleLR(max_lr=0.01, total_steps=235), some values
+    schedule = recipes.OneCycle(0.01, 235)
+    rates = [float(schedule(step)) for step in range(235)]
+    assert rates[0] == pytest.approx(0.0004, rel=1e-4) and rates[234] == pytest.approx(
+        4e-8, rel=0.1
+    )
+    assert max(rates) == pytest.approx(0.01, rel=1e-3) and rates.index(max(rates)) in (69, 70)
+    assert rates[35] == pytest.approx(0.00525, rel=0.02) and rates[152] == pytest.approx(
+        0.005, rel=0.02
+    )
+
+
+def test_what_is_published_is_trained_on_all_images():
+    train, val, scored = benchmark.divide("published", 1, *numbered(100))
+    assert which(train[0]) == set(range(100)) and train[0].dtype == np.float32
+    assert len(val[0]) == len(val[1]) == len(scored[0]) == len(scored[1]) == 0
 
 
 def numbered(n):
@@ -586,6 +620,25 @@ def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
     assert len(ask(monkeypatch, table, "folds")) == 6, "ghouzam, too, if nothing is named"
     with pytest.raises(SystemExit, match="nonsense is no recipe for folds; there are .*ours-08"):
         benchmark.main(["folds", "nonsense"])
+    with pytest.raises(SystemExit, match="is no recipe for folds; 08's recipe has no drop_out"):
+        benchmark.main(["folds", '{"drop_out": 1}'])
+    change = '{"dropout": 0.5}'
+    assert {name for _, name, _ in ask(monkeypatch, table, "folds", change)} == {change}
+
+
+def test_folds_are_offered_for_changes_of_the_whole_network(tmp_path, monkeypatch):
+    import recipes
+
+    asked = ask(monkeypatch, tmp_path / "table.csv", "folds", "whole")
+    assert {name for _, name, _ in asked} == set(recipes.WHOLE) and len(asked) == 6 * 13
+    assert "whole: wider network" not in recipes.WHOLE
+    whole = recipes.describe("whole: the recipe", 45_833)
+    eight = recipes.describe("ours-08", 45_833)
+    assert whole["layers"] == eight["layers"] and whole["epochs"] == 12
+    for name, change in recipes.WHOLE.items():
+        short = recipes.EIGHT["CHANGES"][name.removeprefix("whole: ")]
+        assert {**recipes.EIGHT["SHORT"], **change, "epochs": 6} == short, name
+        assert (recipes.describe(name, 45_833) == whole) == (name == "whole: the recipe"), name
 
 
 def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):

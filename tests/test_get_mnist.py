@@ -147,6 +147,14 @@ def test_a_wrong_file_is_neither_used_nor_replaced(folder, arrays, serve, spoil,
     assert "pickle" not in error and "unsafe" not in error, "NumPy's advice is not passed on"
 
 
+def test_the_message_describes_the_training_images(folder, arrays, capsys):
+    x_train = arrays[0][:, :20].astype("float32")
+    others = dict(zip(get_mnist.KEYS[1:], arrays[1:], strict=True))
+    np.savez(folder / "mnist.npz", x_train=x_train, **others)
+    assert get_mnist.main([]) == 2
+    assert "(x_train: 20 × 20 × 28, float32)" in capsys.readouterr().err
+
+
 def test_a_file_without_an_array(folder, arrays, capsys):
     np.savez(folder / "mnist.npz", x_train=arrays[0])
     assert get_mnist.main([]) == 2
@@ -191,6 +199,70 @@ def test_the_stand_in_is_made_as_mnist_was(stand_in):
         assert np.allclose(center_of_mass(image), 13.5, atol=1)
     for labels in (parts["y_train"], parts["y_test"]):
         assert np.bincount(labels, minlength=10).min() > 0.08 * len(labels)
+
+
+def test_the_stand_in_is_cropped_scaled_and_centered(monkeypatch):
+    """Digits of 8×8 pixels that are blocks and corners of full ink: what becomes of them?"""
+    from types import SimpleNamespace
+
+    import sklearn.datasets
+
+    small = np.zeros((4, 8, 8))
+    small[0, 1:7, 3:5] = 16  # tall: 6 × 2
+    small[1, 3:4, 0:5] = 16  # wide: 1 × 5
+    small[2, 0:8, 0:8] = 16  # fills everything
+    small[3, 2:6, 2:3] = small[3, 5:6, 2:6] = 16  # an L, whose center of mass is low and left
+    digits = SimpleNamespace(images=np.tile(small, (200, 1, 1)), target=np.tile(range(4), 200))
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: digits)
+    parts = get_mnist.stand_in()
+    assert list(parts) == list(get_mnist.KEYS)
+    assert [len(parts[key]) for key in get_mnist.KEYS] == [400] * 4
+    assert all(array.dtype == np.uint8 for array in parts.values())
+    for kind, top, bottom, left, right in [
+        (0, 4, 24, 10, 17),  # 20 × 7
+        (1, 12, 16, 4, 24),  # 4 × 20
+        (2, 4, 24, 4, 24),
+        (3, 1, 21, 7, 27),
+    ]:
+        for part in ("train", "test"):
+            images = parts[f"x_{part}"][parts[f"y_{part}"] == kind]
+            assert len(images) == 100, "as many of each digit in both parts"
+            assert (images == images[0]).all()
+            assert images.max() == 255 and images[:, top:bottom, left:right].any(axis=0).sum() > 50
+            rows, columns = np.nonzero(images[0])
+            box = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+            assert box == (top, bottom, left, right), kind
+    assert (parts["x_train"][parts["y_train"] == 2][0, 6:22, 6:22] > 250).all()
+    again = get_mnist.stand_in()
+    assert all(np.array_equal(parts[key], again[key]) for key in parts), "always the same split"
+
+
+def test_the_stand_in_has_a_file_of_its_own(folder, monkeypatch, arrays, capsys):
+    made = dict(zip(get_mnist.KEYS, arrays, strict=True))
+    monkeypatch.setattr(get_mnist, "stand_in", lambda: made)
+    assert get_mnist.main(["--stand-in"]) == 0
+    assert only(folder) == ["stand-in.npz"]
+    with np.load(folder / "stand-in.npz") as file:
+        assert all(np.array_equal(file[key], made[key]) for key in get_mnist.KEYS)
+    assert f"A small stand-in for MNIST is in {folder / 'stand-in.npz'}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("head", [b"\0\0\x09", b"\0\0\x07", b"\x01\0\x08", b"\0\x01\x08"])
+def test_what_is_no_file_of_bytes_is_refused(head):
+    good = gzip.decompress(idx(np.zeros((2, 3), np.uint8)))
+    assert get_mnist.parse_idx(gzip.compress(good)).shape == (2, 3)
+    with pytest.raises(OSError, match="not an IDX file of bytes"):
+        get_mnist.parse_idx(gzip.compress(head + good[3:]))
+
+
+@pytest.mark.parametrize("fingerprint", ["0" * 64, "f" * 64])
+def test_other_files_from_the_mirror_are_refused(arrays, monkeypatch, fingerprint):
+    """Whether their fingerprint is larger or smaller than MNIST's."""
+    bodies = iter([idx(array) for array in arrays])
+    monkeypatch.setattr(get_mnist, "download", lambda url: next(bodies))
+    monkeypatch.setattr(get_mnist, "MNIST_SHA256", fingerprint)
+    with pytest.raises(get_mnist.WrongFileError, match="the downloaded files are not MNIST"):
+        get_mnist.from_idx()
 
 
 def test_the_data_card_names_the_fingerprint():

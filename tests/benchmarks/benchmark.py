@@ -8,15 +8,18 @@
     python tests/benchmarks/benchmark.py folds ours-04 ours-08    all six folds, with unseen writers
     python tests/benchmarks/benchmark.py notebooks                after new rows, or an execution
 
-Groups: references, ours, controls (notebook 04 without augmentation), changes (a short version of
-notebook 08's recipe with one thing changed), all. What is given as JSON is a change of that recipe
-itself and goes into the table as group "search": what was tried on the way. "distortion" there
-holds limits of RandomDistortion, of which "elastic" is called "bend" in old rows.
+Groups: references, published (trained on all 60,000 images, as published), ours, controls (notebook
+04 without augmentation), changes (a short version of notebook 08's recipe with one change), all.
+What is given as JSON is a change of that recipe itself and goes into the table as group "search":
+what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
+is called "bend" in old rows.
 
 "folds" trains the recipes named after it (ours-04, ours-08, and ghouzam, if none is) six times, and
 never looks at the test set: each time another sixth of the 60,000 training images, in a row and so
 mostly by unseen writers, is only scored. Of the rest, a twelfth is held out for the recipe's own
-decisions, such as its best epoch. The recipes take turns, fold by fold.
+decisions, such as its best epoch. The recipes take turns, fold by fold. "folds whole" does this for
+the changes, too, with notebook 08's whole network and 12 epochs; "folds 'whole: no augmentation'"
+for one of them, and JSON for something new.
 
 "notebooks" writes what notebook 08 shows of the table into it (then it has to be executed), and the
 test errors that the notebooks themselves have stored into the table.
@@ -54,12 +57,14 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
 GROUPS = {
     "references": {"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
+    "published": {"train-mnist-fast-60k": 10},
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
 }
 FOLDS = {"ours-04": 6, "ours-08": 6, "ghouzam": 6}
 PURPOSES = {
     "references": "comparison on the test set",
+    "published": "comparison on the test set, with all 60,000 images as published",
     "ours": "comparison on the test set",
     "controls": "what augmentation contributes to notebook 04",
     "changes": "ablation of notebook 08's recipe",
@@ -138,10 +143,13 @@ def divide(group, seed, x_all, y_all):
 
     Returns (x_train, y_train), (x_val, y_val), (x_scored, y_scored): what a recipe trains on, what
     it may look at while it trains, and the held-out images that the table counts its errors on.
+    For "published", which trains on everything, the other two are empty.
     """
     from conftest import definitions
 
     scale, split = (definitions("02", f)[f] for f in ("scale", "split"))
+    if group == "published":
+        return (scale(x_all), y_all), (scale(x_all[:0]), y_all[:0]), (scale(x_all[:0]), y_all[:0])
     if group in GROUPS:
         x_train, x_val, y_train, y_val = split(scale(x_all), y_all)
         return (x_train, y_train), (x_val, y_val), (x_val, y_val)
@@ -177,10 +185,7 @@ def run(name, seed, group=None, purpose=None):
     model = train((x_train, one_hot(y_train, 10)), (x_val, one_hot(y_val, 10)), seed, stopwatch)
     speed.append(matmul_gflops())
     seconds, macs = stopwatch.seconds, multiply_accumulates(model)
-    probabilities = model.predict(x_scored, batch_size=500, verbose=0).astype("float64")
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    misclassified = probabilities.argmax(axis=1) != y_scored
-    held_out = HELD_OUT[group in GROUPS]
+    held_out = "none" if group == "published" else HELD_OUT[group in GROUPS]
     row = {
         "recipe": name,
         "group": group,
@@ -191,10 +196,13 @@ def run(name, seed, group=None, purpose=None):
         "mmac": round(macs / 1e6, 3),
         "held_back": held_out,
         "val_images": len(x_scored),
-        "val_errors": int(misclassified.sum()),
-        "val_wrong": places(misclassified),
-        "val_loss": round(log_loss(y_scored, probabilities, labels=range(10)), 5),
     }
+    if len(x_scored):
+        probabilities = model.predict(x_scored, batch_size=500, verbose=0).astype("float64")
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        misclassified = probabilities.argmax(axis=1) != y_scored
+        row["val_errors"], row["val_wrong"] = int(misclassified.sum()), places(misclassified)
+        row["val_loss"] = round(log_loss(y_scored, probabilities, labels=range(10)), 5)
     if group == "controls":
         row["curves"] = json.dumps(stopwatch.curves)
     if group == "changes" and getattr(train, "predict_tta", None):
@@ -262,8 +270,9 @@ def counted(rows):
     """Return the rows that README.md and notebook 08 count: whose recipe is as it is today."""
     from recipes import recipe_hash
 
-    rows = rows[rows["group"].isin(["references", "ours"]) & rows["recipe_hash"].notna()]
-    names = {name for group in ("references", "ours") for name in GROUPS[group]}
+    groups = ("references", "published", "ours")
+    rows = rows[rows["group"].isin(groups) & rows["recipe_hash"].notna()]
+    names = {name for group in groups for name in GROUPS[group]}
     rows = rows[rows["recipe"].isin(names)]
     keys = list(zip(rows["recipe"], rows["training_images"], rows["held_back"], strict=True))
     today = {key: recipe_hash(*key) for key in set(keys)}
@@ -350,16 +359,29 @@ def status(table):
             print(text)
 
 
+def for_folds(wish):
+    """Return the names of recipes that a wish for folds means; exits if there is no such recipe."""
+    from recipes import WHOLE, find
+
+    groups = [group for group in GROUPS if group != "published"]
+    known = [*(name for group in groups for name in GROUPS[group]), *WHOLE]
+    if wish == "whole":
+        return list(WHOLE)
+    if wish not in known:
+        try:
+            find(wish)
+        except ValueError as error:
+            why = str(error) if wish.startswith("{") else f"there are {', '.join(known)}"
+            sys.exit(f"{wish} is no recipe for folds; {why}")
+    return [wish]
+
+
 def choose(names):
     """Return {(group, recipe): how many seeds are wanted} for names of recipes and groups."""
     from recipes import find
 
     if names[:1] == ["folds"]:
-        recipes = {name: 6 for group in GROUPS for name in GROUPS[group]}
-        for wish in names[1:]:
-            if wish not in recipes:
-                sys.exit(f"{wish} is no recipe for folds; there are {', '.join(recipes)}")
-        return {("folds", name): 6 for name in names[1:] or FOLDS}
+        return {("folds", name): 6 for wish in names[1:] or FOLDS for name in for_folds(wish)}
     groups = {group: names_in(group) for group in (*GROUPS, "changes")}
     known = {(group, name): count for group in groups for name, count in groups[group].items()}
     chosen = {}

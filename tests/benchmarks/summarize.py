@@ -111,6 +111,7 @@ def in_ablation(table):
 def in_folds(table):
     """Return the lines of WRONG_IN_FOLDS; each fold has its own images."""
     rows = table[table["group"].eq("folds") & table["superseded"].isna()]
+    rows = rows[rows["recipe"].isin(COMPARED)]
     lines = []
     for seed, runs in rows.groupby("seed"):
         runs = runs.sort_values("recipe", key=lambda names: names.map(COMPARED.index))
