@@ -327,8 +327,8 @@ def test_firefox_predicts_and_draws_the_same(write, trained, images, tmp_path, k
             assert page.evaluate("find('verdict').textContent").startswith("Prediction: 1")
         assert page.said == []
         assert set(page.asked) <= {path.as_uri()}
-        page.evaluate("fetch('http://127.0.0.1:9/').catch(() => 1)")
-        assert "http://127.0.0.1:9/" in page.asked, "a request would have been seen"
+        page.evaluate("fetch('http://127.0.0.1:48151/').catch(() => 1)")
+        assert "http://127.0.0.1:48151/" in page.asked, "a request would have been seen"
 
 
 # --- Things to try --------------------------------------------------------------------------------

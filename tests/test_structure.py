@@ -60,7 +60,7 @@ def test_figures_are_light(path):
 
 
 def test_all_notebooks_together_are_small():
-    assert sum(path.stat().st_size for path in NOTEBOOKS) < 4_500_000
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 5_000_000
 
 
 @every_notebook
@@ -94,8 +94,8 @@ def test_reads_as_a_lesson(path):
     words = len(text.split()) - len(" ".join(tables).split())
     exercises = len(text.partition("\n## Exercises\n")[2].split())
     assert words >= 800
-    # The last lesson builds a whole system, and may take longer
-    assert words - exercises <= (3600 if path == NOTEBOOKS[-1] else 2300)
+    # Lesson 09 builds a whole system, and may take longer
+    assert words - exercises <= (3600 if path.name[:2] == "09" else 2300)
 
 
 @every_notebook

@@ -42,7 +42,8 @@ function start() {
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   drawing = model.examples.length ? enlargeExample(model.examples[0]) : blank(1);
   showDrawing();
-  for (let k = 0; k < 3; k++) respond();  // browsers speed up what they have done before
+  for (let k = 0; k < 3; k++) respond();  // browsers speed up what they have done before,
+  find("times").textContent = "";  // so the first times would not be typical
 }
 
 // --- Small helpers -------------------------------------------------------------------------------

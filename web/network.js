@@ -307,9 +307,9 @@ const REMOVABLE = Uint8Array.from({ length: 256 }, (_, pattern) => {
   const [north, , east, , south, , west] = on, n = on.reduce((sum, one) => sum + one, 0);
   const changes = on.filter((one, k) => !one && on[(k + 1) % 8]).length;
   if (n < 2 || n > 6 || changes !== 1) return 0;
-  const first = !(north && east && south) && !(east && south && west);
-  const second = !(north && east && west) && !(north && south && west);
-  return Number(first) + 2 * Number(second);
+  const first = (north && east && south) || (east && south && west) ? 0 : 1;
+  const second = (north && east && west) || (north && south && west) ? 0 : 2;
+  return first + second;
 });
 
 /**
