@@ -4,6 +4,8 @@
     python recaps.py --check    only say which copies differ; exit status 1 if any does
 
 - The setup cell is edited in notebook 00; every other notebook gets a copy.
+- The web page of notebook 11 is edited in the folder web/; the notebook's cell with the tag "page"
+  gets a copy, because a notebook that is opened alone has no such folder.
 - A recap cell repeats definitions of other notebooks. Its first line names them,
       # @title Recap: load_digits, scale
   and the rest of the cell is written by this script: the definitions as they stand in the notebook
@@ -19,7 +21,8 @@ import re
 import sys
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).resolve().parent / "notebooks"
+ROOT = Path(__file__).resolve().parent
+NOTEBOOKS = ROOT / "notebooks"
 TITLE = "# @title Recap: "
 NOTE = "# Copied from the notebooks that explain them. To change one, see recaps.py.\n"
 
@@ -141,10 +144,28 @@ def recap(title_line, lessons, known):
     return f"{title_line}\n{NOTE}{''.join(parts)}"
 
 
+def page_cell():
+    """Return the text of the cell that holds the page of web/, style and scripts included."""
+    page = (ROOT / "web" / "draw.html").read_text(encoding="utf-8")
+    for name in ("draw.css", "network.js", "draw.js"):
+        part = (ROOT / "web" / name).read_text(encoding="utf-8")
+        page = page.replace(f"/* {name} */\n", part)
+    title = "# @title The page: HTML, CSS, and JavaScript, without the weights"
+    note = "# Copied from the folder web/. To change it, see recaps.py.\n"
+    return f'{title}\n{note}PAGE = r"""{page}"""'
+
+
+def definitions(*names):
+    """Return Python code that defines these names as the notebooks do, with all that they need."""
+    lessons = [Lesson(read(path)) for path in sorted(NOTEBOOKS.glob("[0-9][0-9]-*.ipynb"))]
+    return recap(TITLE + ", ".join(names), lessons, set())
+
+
 def changed_cells(path, notebook, setup, lessons, known):
     """Give each copied cell its text. Return the titles of the cells that have changed."""
     changed = []
     texts = [(cell, setup) for cell in tagged(notebook, "setup")]
+    texts += [(cell, page_cell()) for cell in tagged(notebook, "page")]
     for cell in tagged(notebook, "recap"):
         title_line = source(cell).splitlines()[0]
         if not title_line.startswith(TITLE):

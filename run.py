@@ -1,5 +1,7 @@
 """Execute the series: bring the data, run the notebooks, write data/result.csv and pages/.
 
+pages/draw.html runs the network of data/model.keras in a browser; notebook 11 explains it.
+
     python run.py            execute the core, 00 to 07, and write all pages; the others are shown
                              with the outputs stored in them. The notebooks stay as they are
     python run.py --all      execute every notebook
@@ -28,6 +30,8 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 from PIL import Image
 from traitlets.config import Config
+
+import recaps
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS, DATA, PAGES = ROOT / "notebooks", ROOT / "data", ROOT / "pages"
@@ -200,12 +204,27 @@ def write_page(name, notebook):
     (PAGES / f"{name}.html").write_text(body, encoding="utf-8")
 
 
+def write_draw_page():
+    """Write pages/draw.html with notebook 11's function; say so if there is no model for it."""
+    model_file = DATA / "model.keras"
+    if not model_file.exists():
+        print(f"No drawing page: {model_file} is missing; notebook 04 makes it.")
+        return
+    eleven = {"DATA": DATA}
+    exec(recaps.definitions("load_digits", "scale", "split", "write_draw_page"), eleven)
+    (x_all, y_all), _, data_name = eleven["load_digits"]()
+    _, x_val, _, y_val = eleven["split"](eleven["scale"](x_all), y_all)
+    eleven["write_draw_page"](PAGES / "draw.html", model_file, x_val, y_val, data_name)
+
+
 def write_index(executed, stored, summary):
     """Write pages/index.html: links to the pages, how long each took, and what they found.
 
     executed, stored: {name: notebook}, those that ran here, and those shown as they were stored.
     """
-    rows = ""
+    rows, drawing = "", ""
+    if (PAGES / "draw.html").exists():
+        drawing = '<p><a href="draw.html">Draw a digit and watch every layer</a></p>\n'
     for name, notebook in (executed | stored).items():
         how = "with its stored outputs; <code>make all</code> executes it"
         if name in executed:
@@ -224,7 +243,7 @@ def write_index(executed, stored, summary):
 </style>
 <h1>Reading handwritten digits</h1>
 <p>The notebooks as they ran on this machine, with the time that each one took.</p>
-<ol start="0">
+{drawing}<ol start="0">
 {rows}</ol>
 <pre>{html.escape(summary)}</pre>
 </html>
@@ -266,6 +285,7 @@ def main():
     summary = "\n".join(filter(None, (printed(nb, "headline") for nb in executed.values())))
     if other_data:
         summary += f"\nNOT MNIST, but the data that DIGITS_DATA names: {Path(other_data).name}"
+    write_draw_page()
     write_index(executed, stored, summary)
     if store:
         for name, notebook in executed.items():

@@ -482,6 +482,46 @@ WRONG["09", "sort_into_rows"] = [
 ]
 
 
+# --- 11 take it with you -----------------------------------------------------------
+
+
+def float16_with(
+    bias=15,
+    one=1,
+    divide=1024,
+    mask=1023,
+    tiny=2.0**-14,
+    signed=True,
+    shift=10,
+    power=lambda e: 2.0**e,
+):
+    """A function that decodes float16, correct or not depending on its parts."""
+
+    def decode_float16(bits):
+        sign = -1 if signed and bits >> 15 else 1
+        exponent, fraction = (bits >> shift) & 31, (bits & mask) / divide
+        if exponent == 0 and tiny is not None:
+            return sign * fraction * tiny
+        return sign * (one + fraction) * power(exponent - bias)
+
+    return decode_float16
+
+
+WRONG["11", "decode_float16"] = [
+    (float16_with(signed=False), "The sign is missing"),
+    (float16_with(tiny=None), "e = 0 is a case of its own"),
+    (float16_with(tiny=2.0**-15), "e = 0 is a case of its own"),
+    (float16_with(one=0), "The 1 in front of the fraction"),
+    (float16_with(bias=0), "32768 times too large"),
+    (float16_with(bias=14), "2 times too large"),
+    (float16_with(divide=1), "divide the fraction by 1024"),
+    (float16_with(mask=65535), "Not right yet"),
+    (float16_with(power=lambda e: 1.0 + e), "belongs to a power of two"),
+    (float16_with(shift=9), "Not right yet"),
+    (lambda bits: np.zeros(2), "should be one number"),
+]
+
+
 # --- the tests -------------------------------------------------------------------------------
 
 

@@ -135,6 +135,9 @@ def test_notebook_runs_in_jupyterlab(name, series, lab, browser, shut_down):
             assert len(widths) == figures(cell), cell.source
         if cell.source.endswith("show_pad()"):
             sync_api.expect(cells.nth(number).locator(".pad canvas").first).to_be_visible()
+        if cell.source.endswith("show_page(page_file)"):
+            inside = cells.nth(number).frame_locator("iframe")
+            sync_api.expect(inside.locator("#verdict")).to_contain_text("Prediction")
 
     link = page.locator(".jp-Notebook .jp-MarkdownCell a[href*='.ipynb']").last
     following = re.search(r"[\w-]+\.ipynb", link.get_attribute("href"))[0]
