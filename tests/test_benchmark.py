@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -414,46 +416,126 @@ def test_nothing_is_trained_on_that_is_scored(group):
         assert sorted(scored_in_all) == sorted(everything), "each image once in six folds"
 
 
-@pytest.mark.parametrize("group", [None, "changes", "folds"])
+@pytest.mark.parametrize("group", [None, "changes", "folds", "published"])
 def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch, stand_in):
-    """With a network that always says 3."""
+    """With a network that always says 3, with a probability that is known."""
     import keras
     import recipes
 
-    class AlwaysThree(keras.layers.Layer):
-        def call(self, images):
-            return keras.ops.one_hot(3 + 0 * keras.ops.cast(images[:, 0, 0, 0], "int32"), 10)
-
     def train(train, val, seed, stopwatch):
         trained.append((train, val))
-        stopwatch.epochs = 2
-        stopwatch.seconds = 0.5
-        return keras.Sequential([keras.Input((28, 28, 1)), AlwaysThree()])
+        stopwatch.epochs, stopwatch.seconds = 2, 1e-6
+        stopwatch.reached = {0.990: 0.5}
+        model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+        model.add(keras.layers.Dense(10, activation="softmax"))
+        model.layers[-1].set_weights([np.zeros((784, 10)), 5.0 * (np.arange(10) == 3)])
+        return model
 
-    trained = []
+    trained, speeds = [], iter([100.0, 101.0])
     monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(recipes, "find", lambda name: ("ours", train))
     monkeypatch.setattr(recipes, "recipe_hash", lambda *arguments: " ".join(map(str, arguments)))
-    monkeypatch.setattr(benchmark, "matmul_gflops", lambda: 100.0)
-    row = benchmark.run("a name", 2, group)
+    monkeypatch.setattr(benchmark, "matmul_gflops", lambda: next(speeds))
+    row = benchmark.run("a name", 2, group, "a purpose" if group is None else None)
     with np.load(stand_in) as file:
         y_all, y_test = file["y_train"], file["y_test"]
     ((x_train, t_train), (x_val, t_val)) = trained[0]
     assert t_train.shape == (len(x_train), 10) and t_val.shape == (len(x_val), 10)
-    if group is None:
-        assert row["group"] == "ours" and row["held_back"] == "at random"
+    if group in (None, "published"):
+        assert row["group"] == (group or "ours")
         assert row["test_errors"] == np.sum(y_test != 3)
         assert row["test_wrong"] == " ".join(map(str, np.flatnonzero(y_test != 3)))
-        assert row["val_wrong"] == " ".join(map(str, np.flatnonzero(t_val.argmax(axis=1) != 3)))
     else:
         assert "test_errors" not in row and "test_wrong" not in row
-        held_out = y_all[benchmark.fold(len(y_all), 2)]
-        assert row["held_back"] == "in a row" and row["val_images"] == len(held_out)
-        assert row["val_wrong"] == " ".join(map(str, np.flatnonzero(held_out != 3)))
-    assert row["val_errors"] == len(row["val_wrong"].split())
-    assert ("training_seconds" in row) == (group != "folds")
+    held_out = {None: t_val.argmax(axis=1), "published": y_all[:0]}
+    held_out = held_out.get(group, y_all[benchmark.fold(len(y_all), 2)])
+    assert row["val_images"] == len(held_out)
+    assert row["held_back"] == {None: "at random", "published": "none"}.get(group, "in a row")
+    if group == "published":
+        assert not {"val_errors", "val_wrong", "val_loss"} & set(row)
+        assert len(x_train) == len(y_all)
+    else:
+        wrong = held_out != 3
+        assert row["val_errors"] == wrong.sum()
+        assert row["val_wrong"] == " ".join(map(str, np.flatnonzero(wrong)))
+        log_sum = np.log(9 + np.exp(5))
+        assert row["val_loss"] == pytest.approx(log_sum - 5 * np.mean(~wrong), abs=1e-4)
+    if group == "folds":
+        assert not {"training_seconds", "matmul_gflops"} & set(row), "runs in the background"
+    else:
+        assert row["matmul_gflops"] == 100.5 and row["seconds_to_99.0"] == 0.5
+        operations = 6 * 7840 * len(x_train) * 2  # six for a multiply-accumulate, two epochs
+        assert row["training_gflops"] == pytest.approx(operations / 1e-6 / 1e9, rel=1e-3)
+    assert row["mmac"] == 0.008 and row["parameters"] == 7850
     assert row["recipe_hash"] == f"a name {len(x_train)} {row['held_back']} stand-in"
-    assert row["epochs"] == 2 and row["training_images"] == len(x_train)
+    assert row["epochs"] == 2 and row["training_images"] == len(x_train) and row["seed"] == 2
+    assert row["purpose"] == ("a purpose" if group is None else benchmark.PURPOSES[group])
+    assert row["data"] == "stand-in" and row["keras"] == keras.__version__
+
+
+@pytest.mark.parametrize("group, kept", [("controls", "curves"), ("changes", "val_wrong_views")])
+def test_what_only_some_groups_keep(group, kept, monkeypatch, stand_in):
+    import keras
+    import recipes
+
+    def train(train, val, seed, stopwatch):
+        stopwatch.epochs, stopwatch.seconds = 1, 1.0
+        stopwatch.curves = {"loss": [0.5]}
+        model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+        model.add(keras.layers.Dense(10, activation="softmax"))
+        return model
+
+    def views(model, images):
+        return np.eye(10)[np.full(len(images), 7)]
+
+    train.predict_tta = views
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setattr(recipes, "find", lambda name: (group, train))
+    monkeypatch.setattr(recipes, "recipe_hash", lambda *arguments: "")
+    row = benchmark.run("a name", 3)
+    assert {"curves", "val_wrong_views"} & set(row) == {kept}
+    assert "training_seconds" not in row, "not alone on the machine"
+    if group == "controls":
+        assert json.loads(row["curves"]) == {"loss": [0.5]}
+    else:
+        with np.load(stand_in) as file:
+            held_out = file["y_train"][benchmark.fold(len(file["y_train"]), 3)]
+        assert row["val_wrong_views"] == " ".join(map(str, np.flatnonzero(held_out != 7)))
+
+
+def test_the_speed_of_a_matrix_product_is_the_median(monkeypatch):
+    ticks = iter([0, 1, 10, 13, 20, 22, 30, 34, 40, 45])  # 1, 3, 2, 4, and 5 seconds
+    monkeypatch.setattr(benchmark, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    assert benchmark.matmul_gflops(size=100) == pytest.approx(2 * 100**3 / 3 / 1e9)
+
+
+def test_a_run_of_its_own_gets_its_share_of_the_cores(monkeypatch):
+    calls = []
+
+    def fake(command, env, stderr):
+        calls.append((command, env))
+        Path(command[command.index("--into") + 1]).write_text('{"seed": 4}')
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(benchmark.subprocess, "run", fake)
+    monkeypatch.setattr(benchmark.os, "cpu_count", lambda: 8)
+    assert benchmark.run_alone("a name", 4, "folds", 1, None) == {"seed": 4}
+    assert benchmark.run_alone("a name", 4, "changes", 2, "why") == {"seed": 4}
+    (alone, own), (shared, others) = calls
+    assert "TF_NUM_INTRAOP_THREADS" not in own
+    assert others["TF_NUM_INTRAOP_THREADS"] == "4" and others["TF_NUM_INTEROP_THREADS"] == "1"
+    assert alone[-5:] == ["a name", "--seeds", "4", "--group", "folds"]
+    assert shared[-4:] == ["--group", "changes", "--purpose", "why"]
+
+
+def test_where_it_ran_and_with_how_much_memory():
+    assert re.fullmatch(rf".+, {benchmark.os.cpu_count()} cores, \w+", benchmark.machine())
+    memory = benchmark.peak_memory_mb()
+    assert memory is None or 100 < memory < 100_000
+    assert benchmark.places(np.array([True, False, True])) == "0 2"
 
 
 def test_the_stopwatch_leaves_out_validation(monkeypatch):
