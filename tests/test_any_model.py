@@ -14,7 +14,7 @@ MODELS = {
     "never correct": "np.eye(10)[(digits + 1) % 10]",
     "knowing nothing": "np.full((len(digits), 10), 0.1)",
 }
-LESSONS = ["05", "06", "07", "08", "09"]
+LESSONS = ["05", "06", "07", "08", "09", "11"]
 PREDICT = """
 %config InlineBackend.figure_formats = []
 
@@ -41,7 +41,7 @@ def marked(stand_in, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ends(marked, tmp_path_factory):
-    """Notebooks 05 to 09, executed with all the models, and how that ended: {number: future}."""
+    """These notebooks, executed with all the models, and how that ended: {number: future}."""
     folders, notebooks = {}, {}
     for number in LESSONS:
         lesson = code_cells(read(next(p for p in NOTEBOOKS if p.name.startswith(number))))

