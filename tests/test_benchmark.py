@@ -1,5 +1,6 @@
 """The benchmark: its networks are what they claim to be, and its table is written as it should."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -70,6 +71,12 @@ def test_rows_are_whole_and_unique():
     for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
         assert len(str(row.val_wrong).split()) == row.val_errors
     assert TABLE.loc[TABLE["group"] == "changes", "test_errors"].isna().all(), "validation only"
+    ensembles = TABLE[TABLE["group"] == "ensembles"]
+    for row in ensembles.itertuples():
+        assert len(str(row.ensemble_wrong).split()) == row.ensemble_errors
+        assert row.members == row.seed and row.recipe == f"ensemble-{row.network}"
+    for name, rows in ensembles.groupby("recipe"):
+        assert sorted(rows["members"]) == list(range(1, len(rows) + 1)), f"{name}: none left out"
 
 
 def test_every_change_of_the_notebook_has_been_measured():
@@ -94,6 +101,31 @@ def test_a_run_is_added_once_and_the_rest_stays(tmp_path, stand_in, monkeypatch,
     assert [row["seed"] for row in both] == [1, 2]
     assert both[0]["date"] == first["date"] and both[0]["val_loss"] == first["val_loss"]
     assert "1 runs to do" in capsys.readouterr().out
+
+
+def test_an_ensemble_grows_by_one_member_at_a_time(tmp_path, stand_in, monkeypatch, capsys):
+    """It can be interrupted: what is in the table, and in members' files, is not done again."""
+    folder = ROOT / "data" / "ensemble-quick-stand-in"
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    table = tmp_path / "table.csv"
+    benchmark.main(["ensemble-quick", "--seeds", "1", "--table", str(table)])
+    moment = (folder / "member-1.npz").stat().st_mtime_ns
+    benchmark.main(["ensemble-quick", "--seeds", "1", "2", "--table", str(table)])
+    assert "1 runs to do" in capsys.readouterr().out
+    rows = pd.read_csv(table)
+    assert list(rows["members"]) == [1, 2] and rows["data"].eq("stand-in").all()
+    assert (folder / "member-1.npz").stat().st_mtime_ns == moment
+    members = [np.load(folder / f"member-{k}.npz")["test"] for k in (1, 2)]
+    with np.load(stand_in) as file:
+        wrong = np.mean(members, axis=0).argmax(axis=1) != file["y_test"]
+        own = members[1].argmax(axis=1) != file["y_test"]
+    assert (
+        rows["ensemble_errors"].iloc[1] == wrong.sum()
+        and rows["member_errors"].iloc[1] == own.sum()
+    )
+    assert rows["ensemble_wrong"].iloc[1] == benchmark.places(wrong)
+    shutil.rmtree(folder)
 
 
 def test_a_failed_run_leaves_the_table_as_it_was(tmp_path, monkeypatch, capsys):

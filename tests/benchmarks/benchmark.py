@@ -6,13 +6,15 @@
     python tests/benchmarks/benchmark.py changes --jobs 2     two at a time, without their times
     python tests/benchmarks/benchmark.py '{"dropout": 0.5}' --seeds 1 2     something new
 
-Groups: references, ours, controls (notebook 04 without augmentation), changes (a short version of
-notebook 08's recipe with one thing changed), all. What is given as JSON is a change of that recipe
-itself and goes into the table as group "search": what was tried on the way. "distortion" there
-holds limits of RandomDistortion, of which "elastic" is called "bend" in old rows. The table is
-data/benchmarks.csv (on another machine, begin your own: --table mine.csv). What it contains already
-is not run again, so you can interrupt this script and continue later. It needs data/mnist.npz. Each
-run has a process to itself. If you use the machine meanwhile, its times are not valid.
+Groups: references, ours, controls (notebook 04 without augmentation), ensembles (of notebook 10:
+"seed" k is the ensemble of the members with seeds 1 to k; the members stay in data/ensemble-…),
+changes (a short version of notebook 08's recipe with one thing changed), all. What is given as JSON
+is a change of that recipe itself and goes into the table as group "search": what was tried on the
+way. "distortion" there holds limits of RandomDistortion, of which "elastic" is called "bend" in old
+rows. The table is data/benchmarks.csv (on another machine, begin your own: --table mine.csv). What
+it contains already is not run again, so you can interrupt this script and continue later. It needs
+data/mnist.npz. Each run has a process to itself. If you use the machine meanwhile, its times are
+not valid.
 """
 
 import argparse
@@ -41,6 +43,7 @@ GROUPS = {
     "references": {"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
+    "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
 }
 
 
@@ -169,6 +172,57 @@ def run(name, seed):
     }
 
 
+def run_ensemble(name, n_members):
+    """Train the members with seeds 1 to n_members that are missing. Returns one row of the table.
+
+    The row is about the mean of the members' probabilities. Members are trained as notebook 10
+    trains them, in data/ensemble-…, one after the other; an interrupted run continues there.
+    """
+    import keras
+    from recipes import TEN, train_for_ensemble
+    from sklearn.metrics import log_loss
+
+    network = name.removeprefix("ensemble-")
+    (x_all, y_all), (_, y_test), data_name = TEN["load_digits"]()
+    _, _, y_train, y_val = TEN["split"](x_all, y_all)
+    folder, train = ROOT / "data" / f"{name}-{data_name}", train_for_ensemble(network)
+    members = []
+    for seed in range(1, n_members + 1):
+        file = TEN["train_member"](seed, folder, data_name, train)
+        members.append(TEN["read_member"](folder / file, f"{train.__name__} on {data_name}"))
+    mean = {part: np.mean([member[part] for member in members], axis=0) for part in ("val", "test")}
+    wrong = {
+        part: probabilities.argmax(axis=1) != labels
+        for (part, probabilities), labels in zip(mean.items(), (y_val, y_test), strict=True)
+    }
+    probabilities = mean["val"].astype("float64")
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    own = [int((member["test"].argmax(axis=1) != y_test).sum()) for member in members]
+    return {
+        "recipe": name,
+        "group": "ensembles",
+        "seed": n_members,
+        "network": network,
+        "members": n_members,
+        "training_images": len(y_train),
+        "held_back": "at random",
+        "val_images": len(y_val),
+        "val_errors": int(wrong["val"].sum()),
+        "val_wrong": places(wrong["val"]),
+        "val_loss": round(log_loss(y_val, probabilities, labels=range(10)), 5),
+        "ensemble_errors": int(wrong["test"].sum()),
+        "ensemble_wrong": places(wrong["test"]),
+        "member_errors": own[-1],
+        "peak_memory_mb": peak_memory_mb(),
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def machine():
     """Name the processor, as far as the system tells, and its cores."""
     name = platform.processor() or platform.machine()
@@ -214,7 +268,8 @@ def run_alone(name, seed, jobs):
 
 def status(table):
     """Say what is in the table, and how many runs are missing."""
-    columns = ["group", "recipe", "test_errors", "val_errors", "val_images", "training_seconds"]
+    columns = ["group", "recipe", "seed", "test_errors", "val_errors", "val_images"]
+    columns += ["training_seconds", "ensemble_errors"]
     rows = read(table).reindex(columns=columns)
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
     for group in (*GROUPS, "changes", "search"):
@@ -222,7 +277,11 @@ def status(table):
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
             text = f"  {name:32} {len(mine):2} of {wanted} runs"
-            if len(mine) and mine["test_errors"].notna().all():
+            if len(mine) and mine["ensemble_errors"].notna().all():
+                last = mine.sort_values("seed").iloc[-1]
+                accuracy = 100 - last["ensemble_errors"] / 100
+                text += f", {accuracy:6.3f} % on the test set with {last['seed']:.0f} members"
+            elif len(mine) and mine["test_errors"].notna().all():
                 text += f", {100 - mine['test_errors'].mean() / 100:6.3f} % on the test set"
             elif len(mine):
                 wrong = mine["val_errors"].sum() / mine["val_images"].sum()
@@ -263,7 +322,8 @@ def main(arguments=None):
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # one run, by run_alone
     options = parser.parse_args(arguments)
     if options.into:
-        row = run(options.names[0], options.seeds[0])
+        name, seed = options.names[0], options.seeds[0]
+        row = (run_ensemble if name in GROUPS["ensembles"] else run)(name, seed)
         options.into.write_text(json.dumps(row))
         return
     if not options.names:
@@ -271,7 +331,7 @@ def main(arguments=None):
         return
     wanted = choose(options.names)
     if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
-        sys.exit(f"The times of {' and '.join(GROUPS)} are wanted: run them without --jobs")
+        sys.exit(f"Run {' and '.join(GROUPS)} without --jobs: their times, or order, are wanted")
     if options.table == TABLE and os.environ.get("DIGITS_DATA"):
         sys.exit("data/benchmarks.csv is for MNIST: unset DIGITS_DATA, or name another --table")
     if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
@@ -296,7 +356,14 @@ def main(arguments=None):
             raise
         with one_at_a_time:
             append(options.table, row)
-        shown = ("recipe", "seed", "val_errors", "test_errors", "training_seconds")
+        shown = (
+            "recipe",
+            "seed",
+            "val_errors",
+            "test_errors",
+            "ensemble_errors",
+            "training_seconds",
+        )
         print("   ", {key: row[key] for key in shown if key in row}, flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
