@@ -8,6 +8,7 @@
 
 Groups: references, ours, controls (notebook 04 without augmentation), ensembles (of notebook 10:
 "seed" k is the ensemble of the members with seeds 1 to k; the members stay in data/ensemble-…),
+streams (so many augmented test images, scored as in notebook 10; "seed" k is with k workers),
 changes (a short version of notebook 08's recipe with one thing changed), all. What is given as JSON
 is a change of that recipe itself and goes into the table as group "search": what was tried on the
 way. "distortion" there holds limits of RandomDistortion, of which "elastic" is called "bend" in old
@@ -44,6 +45,7 @@ GROUPS = {
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
     "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
+    "streams": {"stream-40000": 2, "stream-1000000": 2},
 }
 
 
@@ -223,6 +225,56 @@ def run_ensemble(name, n_members):
     }
 
 
+def run_stream(name, n_workers):
+    """Score a stream of augmented test images with n_workers. Returns one row of the table.
+
+    The network is the first member of ensemble-quick. Shards that are there are not written again.
+    """
+    import keras
+    from distributed import Client
+    from recipes import TEN, train_for_ensemble
+
+    _, _, data_name = TEN["load_digits"]()
+    members, train = ROOT / "data" / f"ensemble-quick-{data_name}", train_for_ensemble("quick")
+    made_from = f"{train.__name__} on {data_name}"
+    TEN["train_member"](1, members, data_name, train)
+    n_images = int(name.removeprefix("stream-"))
+    n_shards = max(1, n_images // 10_000)
+    folder = ROOT / "data" / f"stream-{data_name}-{n_images // n_shards}"
+    folder.mkdir(exist_ok=True)
+    each = {"folder": folder, "n_images": n_images // n_shards}
+    network = TEN["rebuild"](TEN["read_member"](members / "member-1.npz", made_from))
+    TEN["write_atomically"](folder / "network.keras", network.save)
+    where = {"folder": folder, "model_path": folder / "network.keras"}
+    with TEN["start_cluster"](n_workers) as cluster, Client(cluster) as client:
+        client.register_plugin(TEN["QuietWorker"](folder / "workers.log"))
+        names = client.gather(client.map(TEN["write_shard"], range(n_shards), **each))
+        client.restart()  # memory is then that of scoring alone
+        client.wait_for_workers(n_workers)
+        for worker in client.nthreads():  # the first call reads and prepares the network
+            client.submit(TEN["score_shard"], names[0], **where, workers=[worker]).result()
+        started = time.perf_counter()
+        scored = client.gather(client.map(TEN["score_shard"], names, **where, pure=False))
+        seconds = time.perf_counter() - started
+    scored = pd.DataFrame(scored)
+    return {
+        "recipe": name,
+        "group": "streams",
+        "seed": n_workers,
+        "network": "quick",
+        "images": int(scored["images"].sum()),
+        "stream_errors": int(scored["errors"].sum()),
+        "images_per_second": round(scored["images"].sum() / seconds, 1),
+        "peak_memory_mb": round(scored["memory_mb"].max() * 1e6 / 2**20),
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def machine():
     """Name the processor, as far as the system tells, and its cores."""
     name = platform.processor() or platform.machine()
@@ -269,7 +321,7 @@ def run_alone(name, seed, jobs):
 def status(table):
     """Say what is in the table, and how many runs are missing."""
     columns = ["group", "recipe", "seed", "test_errors", "val_errors", "val_images"]
-    columns += ["training_seconds", "ensemble_errors"]
+    columns += ["training_seconds", "ensemble_errors", "images_per_second"]
     rows = read(table).reindex(columns=columns)
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
     for group in (*GROUPS, "changes", "search"):
@@ -277,7 +329,9 @@ def status(table):
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
             text = f"  {name:32} {len(mine):2} of {wanted} runs"
-            if len(mine) and mine["ensemble_errors"].notna().all():
+            if len(mine) and group == "streams":
+                text += f", {mine['images_per_second'].max():,.0f} images a second"
+            elif len(mine) and mine["ensemble_errors"].notna().all():
                 last = mine.sort_values("seed").iloc[-1]
                 accuracy = 100 - last["ensemble_errors"] / 100
                 text += f", {accuracy:6.3f} % on the test set with {last['seed']:.0f} members"
@@ -323,7 +377,8 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.into:
         name, seed = options.names[0], options.seeds[0]
-        row = (run_ensemble if name in GROUPS["ensembles"] else run)(name, seed)
+        special = {"ensemble": run_ensemble, "stream": run_stream}
+        row = special.get(name.partition("-")[0], run)(name, seed)
         options.into.write_text(json.dumps(row))
         return
     if not options.names:
@@ -356,14 +411,8 @@ def main(arguments=None):
             raise
         with one_at_a_time:
             append(options.table, row)
-        shown = (
-            "recipe",
-            "seed",
-            "val_errors",
-            "test_errors",
-            "ensemble_errors",
-            "training_seconds",
-        )
+        shown = ["recipe", "seed", "val_errors", "test_errors", "ensemble_errors"]
+        shown += ["training_seconds", "images_per_second", "peak_memory_mb"]
         print("   ", {key: row[key] for key in shown if key in row}, flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -77,7 +77,8 @@ EIGHT = definitions(
 TEN = definitions(
     *("10", "load_digits", "MNIST_SHA256", "scale", "split", "affine_transforms", "RandomAffine"),
     *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "write_atomically"),
-    *("QUICK", "train_quick", "train_member", "read_member", "save_member"),
+    *("QUICK", "train_quick", "train_member", "read_member", "save_member", "rebuild"),
+    *("start_cluster", "QuietWorker", "write_shard", "score_shard", "network_of"),
     DATA=ROOT / "data",
 )
 STORED_NAMES = {new: stored for stored, new in EIGHT["NAMES_IN_TABLE"].items()}
