@@ -7,7 +7,6 @@ networks are tiny; what the ensemble is worth is not the question here.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -184,7 +183,7 @@ def test_a_worker_killed_in_the_middle_of_training(tmp_path, stand_in, notebook,
         thread.start()
         wait_until(lambda: len(began(tmp_path)) == 2, "two workers, two tasks")
         (lost, process), (other, _) = began(tmp_path)
-        os.kill(process, signal.SIGKILL)
+        psutil.Process(process).kill()
         wait_until(lambda: len(began(tmp_path)) >= 3, "a new worker goes on")
         (tmp_path / "go").touch()
         thread.join(PATIENCE)
