@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,8 @@ def test_rows_are_whole_and_unique():
     by_benchmark = TABLE[TABLE["test_wrong"].notna() | TABLE["test_errors"].isna()]
     for column in ("machine", "keras", "tensorflow", "commit"):
         assert by_benchmark[column].notna().all(), column
-    assert by_benchmark["val_errors"].isna().eq(by_benchmark["group"] == "published").all()
+    without = by_benchmark["group"].isin(["published", "streams"])
+    assert by_benchmark["val_errors"].isna().eq(without).all()
     whole = current[current["group"].isin(["references", "ours"])]
     for column in ("training_seconds", "test_errors", "test_wrong", "matmul_gflops"):
         assert whole[column].notna().all(), column
@@ -87,6 +89,12 @@ def test_rows_are_whole_and_unique():
         assert len(str(row.val_wrong).split()) == row.val_errors
     unseen = TABLE[TABLE["group"].isin(["changes", "folds"])]
     assert unseen["test_errors"].isna().all(), "no look at the test set"
+    ensembles = TABLE[TABLE["group"] == "ensembles"]
+    for row in ensembles.itertuples():
+        assert len(str(row.ensemble_wrong).split()) == row.ensemble_errors
+        assert row.members == row.seed and row.recipe == f"ensemble-{row.network}"
+    for name, rows in ensembles.groupby("recipe"):
+        assert sorted(rows["members"]) == list(range(1, len(rows) + 1)), f"{name}: none left out"
 
 
 def git(*arguments):
@@ -608,6 +616,44 @@ def test_a_run_is_added_once_and_the_rest_stays(tmp_path, stand_in, monkeypatch,
     assert [row["seed"] for row in both] == [1, 2]
     assert both[0]["date"] == first["date"] and both[0]["val_loss"] == first["val_loss"]
     assert "1 runs to do" in capsys.readouterr().out
+
+
+def test_an_ensemble_grows_by_one_member_at_a_time(tmp_path, stand_in, monkeypatch, capsys):
+    """It can be interrupted: what is in the table, and in members' files, is not done again."""
+    folder = ROOT / "data" / "ensemble-quick-stand-in"
+    shutil.rmtree(folder, ignore_errors=True)
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    table = tmp_path / "table.csv"
+    benchmark.main(["ensemble-quick", "--seeds", "1", "--table", str(table)])
+    moment = (folder / "member-1.npz").stat().st_mtime_ns
+    benchmark.main(["ensemble-quick", "--seeds", "1", "2", "--table", str(table)])
+    assert "1 runs to do" in capsys.readouterr().out
+    rows = pd.read_csv(table)
+    assert list(rows["members"]) == [1, 2] and rows["data"].eq("stand-in").all()
+    assert (folder / "member-1.npz").stat().st_mtime_ns == moment
+    members = [np.load(folder / f"member-{k}.npz")["test"] for k in (1, 2)]
+    with np.load(stand_in) as file:
+        wrong = np.mean(members, axis=0).argmax(axis=1) != file["y_test"]
+        own = members[1].argmax(axis=1) != file["y_test"]
+    assert (
+        rows["ensemble_errors"].iloc[1] == wrong.sum()
+        and rows["member_errors"].iloc[1] == own.sum()
+    )
+    assert rows["ensemble_wrong"].iloc[1] == benchmark.places(wrong)
+    shutil.rmtree(folder)
+
+
+def test_a_stream_is_scored_by_workers(tmp_path, stand_in, monkeypatch):
+    folders = [ROOT / "data" / name for name in ("stream-stand-in-2000", "ensemble-quick-stand-in")]
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    table = tmp_path / "table.csv"
+    monkeypatch.setitem(benchmark.GROUPS, "streams", {"stream-2000": 1})
+    benchmark.main(["stream-2000", "--seeds", "1", "--table", str(table)])
+    (row,) = pd.read_csv(table).to_dict("records")
+    assert row["images"] == 2000 and 0 < row["stream_errors"] < 2000
+    assert row["images_per_second"] > 0 and 100 < row["peak_memory_mb"] < 1500
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def test_a_failed_run_leaves_the_table_as_it_was(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,10 @@
     python tests/benchmarks/benchmark.py notebooks                after new rows, or an execution
 
 Groups: references, published (trained on all 60,000 images, as published), ours, controls (notebook
-04 without augmentation), changes (a short version of notebook 08's recipe with one change), all.
+04 without augmentation), changes (a short version of notebook 08's recipe with one change),
+ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 to k; the members
+stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
+is with k workers), all.
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
 what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
 is called "bend" in old rows.
@@ -60,6 +63,8 @@ GROUPS = {
     "published": {"train-mnist-fast-60k": 10},
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
+    "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
+    "streams": {"stream-40000": 2, "stream-1000000": 2},
 }
 FOLDS = {"ours-04": 6, "ours-08": 6, "ghouzam": 6}
 PURPOSES = {
@@ -248,6 +253,107 @@ def commit():
     return name + "+" * bool(changed.returncode)
 
 
+def run_ensemble(name, n_members):
+    """Train the members with seeds 1 to n_members that are missing. Returns one row of the table.
+
+    The row is about the mean of the members' probabilities. Members are trained as notebook 10
+    trains them, in data/ensemble-…, one after the other; an interrupted run continues there.
+    """
+    import keras
+    from recipes import TEN, train_for_ensemble
+    from sklearn.metrics import log_loss
+
+    network = name.removeprefix("ensemble-")
+    (x_all, y_all), (_, y_test), data_name = TEN["load_digits"]()
+    _, _, y_train, y_val = TEN["split"](x_all, y_all)
+    folder, train = ROOT / "data" / f"{name}-{data_name}", train_for_ensemble(network)
+    members = []
+    for seed in range(1, n_members + 1):
+        file = TEN["train_member"](seed, folder, data_name, train)
+        members.append(TEN["read_member"](folder / file, f"{train.__name__} on {data_name}"))
+    mean = {part: np.mean([member[part] for member in members], axis=0) for part in ("val", "test")}
+    wrong = {
+        part: probabilities.argmax(axis=1) != labels
+        for (part, probabilities), labels in zip(mean.items(), (y_val, y_test), strict=True)
+    }
+    probabilities = mean["val"].astype("float64")
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    own = [int((member["test"].argmax(axis=1) != y_test).sum()) for member in members]
+    return {
+        "recipe": name,
+        "group": "ensembles",
+        "seed": n_members,
+        "network": network,
+        "members": n_members,
+        "training_images": len(y_train),
+        "held_back": "at random",
+        "val_images": len(y_val),
+        "val_errors": int(wrong["val"].sum()),
+        "val_wrong": places(wrong["val"]),
+        "val_loss": round(log_loss(y_val, probabilities, labels=range(10)), 5),
+        "ensemble_errors": int(wrong["test"].sum()),
+        "ensemble_wrong": places(wrong["test"]),
+        "member_errors": own[-1],
+        "peak_memory_mb": peak_memory_mb(),
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def run_stream(name, n_workers):
+    """Score a stream of augmented test images with n_workers. Returns one row of the table.
+
+    The network is the first member of ensemble-quick. Shards that are there are not written again.
+    """
+    import keras
+    from distributed import Client
+    from recipes import TEN, train_for_ensemble
+
+    _, _, data_name = TEN["load_digits"]()
+    members, train = ROOT / "data" / f"ensemble-quick-{data_name}", train_for_ensemble("quick")
+    made_from = f"{train.__name__} on {data_name}"
+    TEN["train_member"](1, members, data_name, train)
+    n_images = int(name.removeprefix("stream-"))
+    n_shards = max(1, n_images // 10_000)
+    folder = ROOT / "data" / f"stream-{data_name}-{n_images // n_shards}"
+    folder.mkdir(exist_ok=True)
+    each = {"folder": folder, "n_images": n_images // n_shards}
+    network = TEN["rebuild"](TEN["read_member"](members / "member-1.npz", made_from))
+    TEN["write_atomically"](folder / "network.keras", network.save)
+    where = {"folder": folder, "model_path": folder / "network.keras"}
+    with TEN["start_cluster"](n_workers) as cluster, Client(cluster) as client:
+        client.register_plugin(TEN["QuietWorker"](folder / "workers.log"))
+        names = client.gather(client.map(TEN["write_shard"], range(n_shards), **each))
+        client.restart()  # memory is then that of scoring alone
+        client.wait_for_workers(n_workers)
+        for worker in client.nthreads():  # the first call reads and prepares the network
+            client.submit(TEN["score_shard"], names[0], **where, workers=[worker]).result()
+        started = time.perf_counter()
+        scored = client.gather(client.map(TEN["score_shard"], names, **where, pure=False))
+        seconds = time.perf_counter() - started
+    scored = pd.DataFrame(scored)
+    return {
+        "recipe": name,
+        "group": "streams",
+        "seed": n_workers,
+        "network": "quick",
+        "images": int(scored["images"].sum()),
+        "stream_errors": int(scored["errors"].sum()),
+        "images_per_second": round(scored["images"].sum() / seconds, 1),
+        "peak_memory_mb": round(scored["memory_mb"].max() * 1e6 / 2**20),
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def machine():
     """Name the processor, as far as the system tells, and its cores."""
     name = platform.processor() or platform.machine()
@@ -340,8 +446,9 @@ def run_alone(name, seed, group, jobs, purpose):
 
 def status(table):
     """Say what is in the table, and how many runs are missing."""
-    columns = ["group", "recipe", "superseded", "test_errors", "val_errors", "val_images"]
-    rows = read(table).reindex(columns=[*columns, "training_seconds"])
+    columns = ["group", "recipe", "seed", "superseded", "test_errors", "val_errors", "val_images"]
+    columns += ["training_seconds", "ensemble_errors", "images_per_second"]
+    rows = read(table).reindex(columns=columns)
     rows = rows[rows["superseded"].isna()]
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
     for group in (*GROUPS, "changes", "folds", "search"):
@@ -349,7 +456,13 @@ def status(table):
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
             text = f"  {name:32} {len(mine):2} of {wanted} runs"
-            if len(mine) and mine["test_errors"].notna().all():
+            if len(mine) and group == "streams":
+                text += f", {mine['images_per_second'].max():,.0f} images a second"
+            elif len(mine) and mine["ensemble_errors"].notna().all():
+                last = mine.sort_values("seed").iloc[-1]
+                accuracy = 100 - last["ensemble_errors"] / 100
+                text += f", {accuracy:6.3f} % on the test set with {last['seed']:.0f} members"
+            elif len(mine) and mine["test_errors"].notna().all():
                 text += f", {100 - mine['test_errors'].mean() / 100:6.3f} % on the test set"
             elif len(mine):
                 wrong = mine["val_errors"].sum() / mine["val_images"].sum()
@@ -411,7 +524,11 @@ def main(arguments=None):
     parser.add_argument("--group", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.into:
-        row = run(options.names[0], options.seeds[0], options.group, options.purpose)
+        name, seed = options.names[0], options.seeds[0]
+        if name.startswith(("ensemble-", "stream-")):
+            row = (run_ensemble if name.startswith("ensemble-") else run_stream)(name, seed)
+        else:
+            row = run(name, seed, options.group, options.purpose)
         options.into.write_text(json.dumps(row))
         return
     if not options.names:
@@ -422,7 +539,7 @@ def main(arguments=None):
         return
     wanted = choose(options.names)
     if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
-        sys.exit(f"The times of {' and '.join(GROUPS)} are wanted: run them without --jobs")
+        sys.exit(f"Run {' and '.join(GROUPS)} without --jobs: their times, or order, are wanted")
     if options.table == TABLE and os.environ.get("DIGITS_DATA"):
         sys.exit("data/benchmarks.csv is for MNIST: unset DIGITS_DATA, or name another --table")
     if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
@@ -451,7 +568,8 @@ def main(arguments=None):
             raise
         with one_at_a_time:
             append(options.table, row)
-        shown = ("recipe", "seed", "val_errors", "test_errors", "training_seconds")
+        shown = ["recipe", "seed", "val_errors", "test_errors", "ensemble_errors"]
+        shown += ["training_seconds", "images_per_second", "peak_memory_mb"]
         print("   ", {key: row[key] for key in shown if key in row}, flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:

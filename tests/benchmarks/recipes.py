@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import keras
 import numpy as np
-from conftest import definitions
+from conftest import ROOT, definitions
 from keras import layers, ops
 
 
@@ -77,6 +77,13 @@ EIGHT = definitions(
     *("predict_tta", "count_macs", "RECIPE", "SHORT", "CHANGES", "NAMES_IN_TABLE"),
     *("patch_filters", "build_fast_cnn", "train_fast"),
 )
+TEN = definitions(
+    *("10", "load_digits", "MNIST_SHA256", "scale", "split", "affine_transforms", "RandomAffine"),
+    *("build_modern_cnn", "learning_rate_schedule", "prepare_training", "write_atomically"),
+    *("QUICK", "train_quick", "train_member", "read_member", "save_member", "rebuild"),
+    *("start_cluster", "QuietWorker", "write_shard", "score_shard", "network_of"),
+    DATA=ROOT / "data",
+)
 STORED_NAMES = {new: stored for stored, new in EIGHT["NAMES_IN_TABLE"].items()}
 CHANGES = {STORED_NAMES.get(name, name): change for name, change in EIGHT["CHANGES"].items()}
 
@@ -134,6 +141,20 @@ def modern(changes):
 
     train.predict_tta = EIGHT["predict_tta"]
     return train
+
+
+def train_for_ensemble(network):
+    """Return a function (images, targets, seed) that trains a member, as notebook 10 expects it.
+
+    network: "quick", the members of notebook 10 itself, or "ours-08", those of notebook 08.
+    """
+    if network == "quick":
+        return TEN["train_quick"]
+
+    def train_whole(images, targets, seed):
+        return TEN["train_quick"](images, targets, seed, EIGHT["RECIPE"])
+
+    return train_whole
 
 
 def ours_fast(train, val, seed, stopwatch):

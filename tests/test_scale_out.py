@@ -1,0 +1,433 @@
+"""Notebook 10 on a real scheduler and real workers: each a process of its own, on loopback.
+
+What can go wrong does: workers and schedulers are killed, members fail, files are cut short. The
+networks are tiny; what the ensemble is worth is not the question here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+import keras
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT, definitions, read
+
+distributed = pytest.importorskip("distributed")
+
+import cloudpickle  # noqa: E402  comes with Dask
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+QUICK = definitions("10", "QUICK", "RandomAffine", "affine_transforms")["QUICK"]
+PATIENCE = 120  # seconds; the machine may be busy with other tests
+
+
+# --- what is trained -----------------------------------------------------------------------------
+
+
+def train_tiny(images, targets, seed):
+    """Train the smallest of networks for one pass."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+    )
+    model.compile("adam", "categorical_crossentropy")
+    model.fit(images, targets, batch_size=64, verbose=0)
+    return model
+
+
+def waiting_at(folder, wait_for=lambda seed: True):
+    """Return a training function that says when it begins, and waits for a file `go` if told."""
+
+    def train_waiting(images, targets, seed):
+        (folder / f"began-{seed}-{os.getpid()}-{time.time_ns()}").touch()
+        deadline = time.monotonic() + PATIENCE
+        while wait_for(seed) and not (folder / "go").exists():
+            assert time.monotonic() < deadline, "nobody said go"
+            time.sleep(0.05)
+        return train_tiny(images, targets, seed)
+
+    return train_waiting
+
+
+def began(folder):
+    """Return [(seed, process), ...] of all attempts, in no order."""
+    return [tuple(map(int, path.name.split("-")[1:3])) for path in folder.glob("began-*")]
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+# --- where it is trained -------------------------------------------------------------------------
+
+
+@contextmanager
+def running(command, log, **variables):
+    """Start a program of Dask's; kill it and all that it started at the end."""
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command],
+            env=environment | variables,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        try:
+            family = [*psutil.Process(process.pid).children(recursive=True), process]
+        except psutil.NoSuchProcess:
+            family = [process]
+        for one in family:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+
+
+@contextmanager
+def cluster(folder, data, n_workers=2, memory_limit="2GiB", **variables):
+    """A scheduler and workers of one thread each. Yields (scheduler process, address)."""
+    folder.mkdir(exist_ok=True)
+    found, variables = folder / "scheduler.json", {"DIGITS_DATA": str(data)} | variables
+    here = ["--host", "127.0.0.1", "--scheduler-file", str(found), "--no-dashboard"]
+    each = ["--nworkers", str(n_workers), "--nthreads", "1", "--memory-limit", memory_limit]
+    each += ["--local-directory", str(folder)]
+    with running(["scheduler", "--port", "0", *here], folder / "log.txt", **variables) as scheduler:
+        wait_until(found.exists, "no scheduler")
+        with running(["worker", *here, *each], folder / "workers.txt", **variables):
+            yield scheduler, json.loads(found.read_text())["address"]
+
+
+@pytest.fixture
+def notebook(tmp_path, stand_in, monkeypatch):
+    """The definitions of notebook 10, with a data folder of their own and the stand-in as data."""
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    given = {"ENSEMBLE": tmp_path / "ensemble", "data_name": "stand-in", "QUICK": QUICK}
+    return definitions("10", DATA=tmp_path, **given)
+
+
+def check_members(notebook, folder, seeds, made_from):
+    """Check that exactly these members are there and whole; return them."""
+    assert sorted(path.name for path in folder.glob("*.npz")) == sorted(
+        f"member-{seed}.npz" for seed in seeds
+    ), "nothing half-written, nothing else"
+    members = [notebook["read_member"](folder / f"member-{k}.npz", made_from) for k in seeds]
+    for member in members:
+        assert member["test"].shape == (400, 10)
+        assert np.allclose(member["test"].sum(axis=1), 1, atol=1e-4)
+    return members
+
+
+# --- 1. The same members everywhere --------------------------------------------------------------
+
+
+IN_PROCESS = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import definitions
+from test_scale_out import QUICK
+notebook = definitions("10", DATA=Path("."), data_name="stand-in", QUICK=QUICK)
+for seed in (1, 2):
+    notebook["train_member"](seed, Path("alone"), "stand-in", notebook["train_quick"])
+"""
+
+
+def test_workers_train_the_same_members_as_one_process(tmp_path, stand_in, notebook):
+    with (
+        cluster(tmp_path / "dask", stand_in) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        failed = notebook["train_ensemble"](client, [1, 2], tmp_path / "workers")
+    assert failed == {}
+    subprocess.run(
+        [sys.executable, "-c", IN_PROCESS.format(tests=str(ROOT / "tests"))],
+        cwd=tmp_path,
+        env=os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+        check=True,
+    )
+    by_workers = check_members(notebook, tmp_path / "workers", [1, 2], "train_quick on stand-in")
+    alone = check_members(notebook, tmp_path / "alone", [1, 2], "train_quick on stand-in")
+    for one, other in zip(by_workers, alone, strict=True):
+        assert one["process"] != other["process"]
+        for name in (key for key in one if key.startswith("weight") or key in ("val", "test")):
+            assert np.array_equal(one[name], other[name]), name
+    assert not np.array_equal(alone[0]["test"], alone[1]["test"]), "seeds make a difference"
+
+
+# --- 2. to 4. Processes that die -----------------------------------------------------------------
+
+
+def test_a_worker_killed_in_the_middle_of_training(tmp_path, stand_in, notebook, capsys):
+    train, folder, failed = waiting_at(tmp_path), tmp_path / "ensemble", []
+    with (
+        cluster(tmp_path / "dask", stand_in) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        arguments = client, [1, 2, 3, 4], folder, train
+        thread = threading.Thread(
+            target=lambda: failed.append(notebook["train_ensemble"](*arguments))
+        )
+        thread.start()
+        wait_until(lambda: len(began(tmp_path)) == 2, "two workers, two tasks")
+        (lost, process), (other, _) = began(tmp_path)
+        psutil.Process(process).kill()
+        wait_until(lambda: len(began(tmp_path)) >= 3, "a new worker goes on")
+        (tmp_path / "go").touch()
+        thread.join(PATIENCE)
+        assert failed == [{}]
+    members = check_members(notebook, folder, [1, 2, 3, 4], "train_waiting on stand-in")
+    attempts = [seed for seed, _ in began(tmp_path)]
+    assert attempts.count(lost) == 2, "what was lost is trained again"
+    assert sorted(set(attempts)) == [1, 2, 3, 4] and len(attempts) == 5, "and nothing else is"
+    assert process not in [member["process"] for member in members]
+    assert "4 of 4 members" in capsys.readouterr().out
+
+
+def test_a_scheduler_killed(tmp_path, stand_in, notebook):
+    """Finished members are kept; the message says how to go on; going on trains the others only."""
+    folder, caught = tmp_path / "ensemble", []
+    train = waiting_at(tmp_path, wait_for=lambda seed: seed > 2)
+
+    def attempt(client):
+        try:
+            notebook["train_ensemble"](client, [1, 2, 3, 4], folder, train)
+        except RuntimeError as error:
+            caught.append(error)
+
+    with cluster(tmp_path / "dask", stand_in) as (scheduler, address):
+        client = distributed.Client(address)
+        thread = threading.Thread(target=attempt, args=(client,))
+        thread.start()
+        wait_until(lambda: len(began(tmp_path)) == 4, "two tasks done, two waiting")
+        scheduler.kill()
+        thread.join(PATIENCE)
+        client.close(timeout=1)
+    (error,) = caught
+    assert "scheduler is lost" in str(error) and "connect again" in str(error)
+    check_members(notebook, folder, [1, 2], "train_waiting on stand-in")
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    (tmp_path / "go").touch()
+    with (
+        cluster(tmp_path / "again", stand_in) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        assert notebook["train_ensemble"](client, [1, 2, 3, 4], folder, train) == {}
+    check_members(notebook, folder, [1, 2, 3, 4], "train_waiting on stand-in")
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert sorted(seed for seed, _ in began(tmp_path)) == [1, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://here"])
+def test_a_scheduler_that_cannot_be_reached(notebook, monkeypatch, capsys, address):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+    client = notebook["connect"](n_workers=1, patience=2)
+    with client.cluster, client:
+        said = capsys.readouterr()
+        assert address in said.out and "DASK_SCHEDULER_ADDRESS" in said.out
+        assert "Continuing with workers here" in said.out
+        assert client.submit(sum, [20, 22]).result() == 42
+
+
+def test_a_scheduler_without_workers(tmp_path, notebook, monkeypatch, capsys):
+    found = tmp_path / "scheduler.json"
+    command = ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with running([*command, "--scheduler-file", str(found)], tmp_path / "log.txt"):
+        wait_until(found.exists, "no scheduler")
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", json.loads(found.read_text())["address"])
+        client = notebook["connect"](n_workers=1, patience=2)
+        with client.cluster, client:
+            assert "has no scheduler with workers" in capsys.readouterr().out
+            assert client.submit(sum, [20, 22]).result() == 42
+
+
+def test_a_scheduler_elsewhere_is_used(tmp_path, stand_in, notebook, monkeypatch, capsys):
+    with cluster(tmp_path / "dask", stand_in) as (_, address):
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        with notebook["connect"](patience=PATIENCE) as client:
+            assert client.scheduler.address == address and client.cluster is None
+            assert capsys.readouterr().out == ""
+
+
+# --- 5. and 6. Members and files that are bad ----------------------------------------------------
+
+
+def test_a_member_that_raises(tmp_path, stand_in, notebook):
+    def train_or_fail(images, targets, seed):
+        (tmp_path / f"began-{seed}-{os.getpid()}-{time.time_ns()}").touch()
+        if seed == 2:
+            raise ValueError("a loss that is not a number")
+        return train_tiny(images, targets, seed)
+
+    folder = tmp_path / "ensemble"
+    with (
+        cluster(tmp_path / "dask", stand_in) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        failed = notebook["train_ensemble"](client, [1, 2, 3], folder, train_or_fail)
+    assert list(failed) == [2] and "not a number" in str(failed[2])
+    check_members(notebook, folder, [1, 3], "train_or_fail on stand-in")
+    assert sorted(seed for seed, _ in began(tmp_path)) == [1, 2, 2, 2, 3], "two retries"
+
+
+def test_a_worker_with_other_data(tmp_path, stand_in, notebook):
+    other = shutil.copy(stand_in, tmp_path / "other.npz")
+    folder = tmp_path / "ensemble"
+    with (
+        cluster(tmp_path / "dask", other, n_workers=1) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        failed = notebook["train_ensemble"](client, [5], folder, train_tiny, retries=0)
+    assert str(failed[5]) == "Member 5 needs stand-in, but this machine has other."
+    assert not folder.exists()
+
+
+def test_a_member_file_cut_short_is_trained_again(tmp_path, notebook):
+    path, made_from = tmp_path / "member-1.npz", "train_tiny on stand-in"
+    arguments = 1, tmp_path, "stand-in", train_tiny
+    notebook["train_member"](*arguments)
+    whole, trained = path.read_bytes(), notebook["read_member"](path, made_from)
+    lengths = [0, 1, 30, len(whole) // 2, len(whole) - 1]
+    damaged = [whole[:length] for length in lengths]
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # one bit in the middle of the probabilities or weights
+    for bad in [*damaged, bytes(flipped)]:
+        path.write_bytes(bad)
+        assert notebook["read_member"](path, made_from) is None, len(bad)
+    assert notebook["train_member"](*arguments) == "member-1.npz"
+    again = notebook["read_member"](path, made_from)
+    assert np.allclose(again["test"], trained["test"], atol=1e-5)
+    moment = path.stat().st_mtime_ns
+    notebook["train_member"](*arguments)
+    assert path.stat().st_mtime_ns == moment, "what is whole is not trained again"
+    assert notebook["read_member"](path, "train_quick on stand-in") is None, "another recipe"
+    assert notebook["read_member"](path, "train_tiny on MNIST") is None, "other data"
+
+
+# --- 7. and 8. Too many at once ------------------------------------------------------------------
+
+
+def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, notebook):
+    folder, failed = tmp_path / "ensemble", []
+
+    def run(address):
+        with distributed.Client(address, set_as_default=False) as client:
+            failed.append(notebook["train_ensemble"](client, range(1, 5), folder, train_tiny))
+
+    with (
+        cluster(tmp_path / "one", stand_in, n_workers=1) as (_, one),
+        cluster(tmp_path / "two", stand_in, n_workers=1) as (_, two),
+    ):
+        threads = [threading.Thread(target=run, args=(address,)) for address in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(2 * PATIENCE)
+    assert failed == [{}, {}]
+    check_members(notebook, folder, [1, 2, 3, 4], "train_tiny on stand-in")
+
+
+def test_a_worker_over_its_memory_limit(tmp_path, stand_in, notebook):
+    """It is killed and replaced; the member that needs too much is named, the others are kept."""
+
+    def train_hungry(images, targets, seed):
+        (tmp_path / f"began-{seed}-{os.getpid()}-{time.time_ns()}").touch()
+        hoard = []
+        while seed == 2:
+            hoard.append(np.ones(12_500_000))  # 100 MB more
+            time.sleep(0.1)
+        return train_tiny(images, targets, seed)
+
+    folder, once = tmp_path / "ensemble", {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    with (
+        cluster(tmp_path / "dask", stand_in, memory_limit="1500MiB", **once) as (_, address),
+        distributed.Client(address) as client,
+    ):
+        failed = notebook["train_ensemble"](client, [1, 2, 3], folder, train_hungry)
+        assert list(failed) == [2] and isinstance(failed[2], distributed.KilledWorker)
+        client.wait_for_workers(2, timeout=PATIENCE)
+    check_members(notebook, folder, [1, 3], "train_hungry on stand-in")
+    assert "memory" in (tmp_path / "dask" / "workers.txt").read_text()
+
+
+# --- The embedded cluster ------------------------------------------------------------------------
+
+EMBEDDED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import definitions
+notebook = definitions("10", DATA=Path("."), data_name="stand-in")
+client = notebook["connect"](n_workers=2)
+print(*client.run(__import__("os").getpid).values(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_listen_here_only_and_end_with_their_notebook(tmp_path):
+    code = EMBEDDED.format(tests=str(ROOT / "tests"))
+    kernel = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        workers = [int(pid) for pid in kernel.stdout.readline().split()]
+        assert len(workers) == 2
+        family = [psutil.Process(kernel.pid), *map(psutil.Process, workers)]
+        listening = [
+            one.laddr.ip for process in family for one in process.net_connections()
+            if one.status == psutil.CONN_LISTEN
+        ]  # fmt: skip
+        assert len(listening) >= 3 and set(listening) == {"127.0.0.1"}
+    finally:
+        kernel.kill()
+        kernel.communicate()
+    wait_until(lambda: not any(map(psutil.pid_exists, workers)), "workers outlive their notebook")
+
+
+def test_shards_are_scored_whole_and_in_order(tmp_path, notebook):
+    """The stream of images: what is written is what is scored, whoever does it."""
+    pandas = notebook["pd"]
+    model = train_tiny(np.random.rand(64, 28, 28, 1), np.eye(10)[np.arange(64) % 10], 1)
+    model.save(tmp_path / "tiny.keras")
+    with notebook["start_cluster"](1) as here, distributed.Client(here) as client:
+        write, score = notebook["write_shard"], notebook["score_shard"]
+        names = client.gather(client.map(write, range(3), folder=tmp_path, n_images=700))
+        assert names == [f"shard-{k:05d}.parquet" for k in range(3)]
+        moments = [(tmp_path / name).stat().st_mtime_ns for name in names]
+        client.gather(client.map(write, range(3), folder=tmp_path, n_images=700, pure=False))
+        assert [(tmp_path / name).stat().st_mtime_ns for name in names] == moments, "kept"
+        where = {"folder": tmp_path, "model_path": tmp_path / "tiny.keras"}
+        scored = client.gather(client.map(score, names, **where))
+    assert [one["images"] for one in scored] == [700] * 3
+    for number, (name, one) in enumerate(zip(names, scored, strict=True)):
+        images = pandas.read_parquet(tmp_path / name)
+        result = pandas.read_parquet(tmp_path / f"result-{number:05d}.parquet")
+        assert list(result["image_id"]) == list(range(700 * number, 700 * number + 700))
+        assert np.array_equal(images[["image_id", "label"]], result[["image_id", "label"]])
+        pixels = np.frombuffer(b"".join(images["pixels"]), np.uint8).reshape(-1, 28, 28, 1)
+        probabilities = model.predict(pixels.astype("float32") / 255, verbose=0)
+        assert np.mean(probabilities.argmax(axis=1) == result["digit"]) > 0.99
+        assert one["errors"] == (result["digit"] != result["label"]).sum()
+        assert result["confidence"].between(0.1, 1.001).all() and one["memory_mb"] > 50
+
+
+def test_the_other_way_in_works_as_it_is_written(tmp_path, stand_in, notebook):
+    """The lines with joblib in the text, which no cell runs."""
+    path = next((ROOT / "notebooks").glob("10-*.ipynb"))
+    (text,) = (cell.source for cell in read(path).cells if "import joblib" in cell.source)
+    lines = text.split("```python\n")[1].split("```")[0]
+    space = notebook | {"SEEDS": [1, 2], "train_quick": train_tiny}
+    with notebook["start_cluster"](2) as here, distributed.Client(here):
+        exec(lines, space)
+    check_members(notebook, tmp_path / "ensemble", [1, 2], "train_tiny on stand-in")
