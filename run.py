@@ -205,16 +205,20 @@ def write_page(name, notebook):
 
 
 def write_draw_page():
-    """Write pages/draw.html with notebook 11's function; say so if there is no model for it."""
-    model_file = DATA / "model.keras"
+    """Write pages/draw.html with notebook 11's function, or say why there is none."""
+    page, model_file = PAGES / "draw.html", DATA / "model.keras"
+    page.unlink(missing_ok=True)
     if not model_file.exists():
-        print(f"No drawing page: {model_file} is missing; notebook 04 makes it.")
+        print(f"No page to draw on: {model_file} is missing; notebook 04 makes it.")
         return
     eleven = {"DATA": DATA}
     exec(recaps.definitions("load_digits", "scale", "split", "write_draw_page"), eleven)
     (x_all, y_all), _, data_name = eleven["load_digits"]()
     _, x_val, _, y_val = eleven["split"](eleven["scale"](x_all), y_all)
-    eleven["write_draw_page"](PAGES / "draw.html", model_file, x_val, y_val, data_name)
+    try:
+        eleven["write_draw_page"](page, model_file, x_val, y_val, data_name)
+    except ValueError as error:  # a network of another kind, or of other data
+        print(f"No page to draw on: {error}.")
 
 
 def write_index(executed, stored, summary):

@@ -447,6 +447,26 @@ def test_one_small_file_that_names_its_model(write, trained, tiny):
         assert "http" not in re.sub(r"[A-Za-z0-9+/=]{200,}", "", text), "no address to ask"
 
 
+def test_make_run_writes_the_page_or_says_why_not(trained, tmp_path, monkeypatch, capsys):
+    import run
+
+    if not IS_MNIST:
+        monkeypatch.setenv("DIGITS_DATA", str(data_file()))
+    monkeypatch.setattr(run, "PAGES", tmp_path)
+    monkeypatch.setattr(run, "DATA", trained.parent)
+    run.write_draw_page()
+    assert f"trained on {DATA_NAME}" in (tmp_path / "draw.html").read_text(encoding="utf-8")
+    (tmp_path / "mnist.npz").symlink_to(data_file())
+    monkeypatch.setattr(run, "DATA", tmp_path)
+    run.write_draw_page()
+    OTHERS["padding"].save(tmp_path / "model.keras")
+    run.write_draw_page()
+    said = capsys.readouterr().out
+    assert "model.keras is missing; notebook 04 makes it" in said
+    assert "has padding=same, but only padding=valid is known" in said
+    assert not (tmp_path / "draw.html").exists(), "an old page would be about another model"
+
+
 OTHERS = {
     "batch normalization": small_network(layers.BatchNormalization()),
     "padding": small_network(layers.Conv2D(4, 3, padding="same", activation="relu")),
