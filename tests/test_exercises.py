@@ -482,6 +482,46 @@ WRONG["09", "sort_into_rows"] = [
 ]
 
 
+# --- 10 scale out --------------------------------------------------------------------
+
+
+def count_votes(votes):
+    return np.stack([(votes == digit).sum(axis=0) for digit in range(10)], axis=1)
+
+
+def largest_of_equals(votes):
+    return 9 - count_votes(votes)[:, ::-1].argmax(axis=1)
+
+
+def number_of_votes(votes):
+    return count_votes(votes).max(axis=1)
+
+
+def one_per_member(votes):
+    return np.array([np.bincount(row).argmax() for row in votes])
+
+
+def most_frequent_of_all(votes):
+    return np.bincount(votes.ravel()).argmax()
+
+
+def median_of_digits(votes):
+    return np.median(votes, axis=0).astype(int)
+
+
+WRONG["10", "majority_vote"] = [
+    (count_votes, "counts for all ten digits"),
+    (one_per_member, "count the members' votes for each image"),
+    (most_frequent_of_all, "should have shape (5,)"),
+    (number_of_votes, "numbers of votes"),
+    (lambda votes: votes.mean(axis=0), "mean of the digits"),
+    (lambda votes: votes[0], "the first member"),
+    (lambda votes: votes.max(axis=0), "should give 2, and all five"),
+    (largest_of_equals, "takes the largest one"),
+    (median_of_digits, "the smallest digit should win"),
+]
+
+
 # --- 11 take it with you -----------------------------------------------------------
 
 
