@@ -156,8 +156,14 @@ def shrink_figures(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
-                file = io.BytesIO()
-                Image.open(io.BytesIO(base64.b64decode(png))).save(file, "PNG", optimize=True)
+                file, image = io.BytesIO(), Image.open(io.BytesIO(base64.b64decode(png)))
+                if image.mode == "RGBA" and image.getextrema()[3] == (255, 255):
+                    image = image.convert("RGB")  # nothing is transparent
+                if image.mode == "RGB" and image.getcolors(256):  # few colors: a palette is shorter
+                    few = image.quantize(256, dither=Image.Dither.NONE)
+                    if few.convert("RGB").tobytes() == image.tobytes():
+                        image = few
+                image.save(file, "PNG", optimize=True)
                 output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
 
 
