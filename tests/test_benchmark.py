@@ -159,7 +159,7 @@ def hash_today():
 
 
 def test_rows_that_count_bear_the_hash_of_their_recipe_as_it_is_today(hash_today):
-    groups = [*benchmark.GROUPS, "changes", "folds"]
+    groups = {*benchmark.GROUPS, "changes", "folds"} - {"streams"}  # these train nothing
     current = TABLE[TABLE["group"].isin(groups) & TABLE["superseded"].isna()]
     assert len(current) >= 90
     for row in current.itertuples():

@@ -73,6 +73,8 @@ PURPOSES = {
     "ours": "comparison on the test set",
     "controls": "what augmentation contributes to notebook 04",
     "changes": "ablation of notebook 08's recipe",
+    "ensembles": "what an ensemble gains",
+    "streams": "how fast images are scored",
     "folds": "comparison on unseen writers, without the test set",
     "search": "search for a better recipe",
 }
@@ -260,7 +262,7 @@ def run_ensemble(name, n_members):
     trains them, in data/ensemble-…, one after the other; an interrupted run continues there.
     """
     import keras
-    from recipes import TEN, train_for_ensemble
+    from recipes import TEN, recipe_hash, train_for_ensemble
     from sklearn.metrics import log_loss
 
     network = name.removeprefix("ensemble-")
@@ -282,6 +284,9 @@ def run_ensemble(name, n_members):
     return {
         "recipe": name,
         "group": "ensembles",
+        "recipe_hash": recipe_hash(name, len(y_train), "at random", data_name),
+        "commit": commit(),
+        "purpose": PURPOSES["ensembles"],
         "seed": n_members,
         "network": network,
         "members": n_members,
@@ -339,6 +344,8 @@ def run_stream(name, n_workers):
     return {
         "recipe": name,
         "group": "streams",
+        "commit": commit(),
+        "purpose": PURPOSES["streams"],
         "seed": n_workers,
         "network": "quick",
         "images": int(scored["images"].sum()),
