@@ -79,7 +79,7 @@ data/mnist.npz: | setup
 .venv/installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed, and $(PYTHON) is another: make PYTHON=python3.12 ..."; exit 1; }
-	@echo "Setting up .venv: about 2 GB of packages, some minutes the first time."
+	@echo "Setting up .venv: about 3.4 GB of packages, some minutes the first time."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP) -r requirements.txt -c constraints.txt
 	@touch $@
