@@ -299,7 +299,7 @@ def test_a_drawing_is_answered(names, model):
     ],
 )
 def test_what_is_no_drawing_gets_its_sentence(text, reason):
-    NOTEBOOK_07["model"] = None  # nothing gets as far as a model
+    NOTEBOOK_07["reader"] = None  # nothing gets as far as a model
     pad = NOTEBOOK_07["DrawingPad"]()
     pad.drawing = text
     assert reason in pad.answer["message"]
