@@ -232,14 +232,8 @@ def run(name, seed, group=None, purpose=None):
         }
     return row | {
         "peak_memory_mb": peak_memory_mb(),
-        "data": data_name,
-        "machine": machine(),
-        "keras": keras.__version__,
-        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
+        **circumstances(data_name),
         "recipe_hash": recipe_hash(name, len(x_train), held_out, data_name),
-        "commit": commit(),
         "purpose": purpose or PURPOSES[group],
     }
 
@@ -255,13 +249,28 @@ def commit():
     return name + "+" * bool(changed.returncode)
 
 
+def circumstances(data_name):
+    """Return the columns of a row that say with which data, where, when, and by which commit."""
+    import keras
+
+    backend = keras.backend.backend()
+    return {
+        "data": data_name,
+        "machine": machine(),
+        "keras": keras.__version__,
+        backend: __import__(backend).__version__,
+        "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+    }
+
+
 def run_ensemble(name, n_members):
     """Train the members with seeds 1 to n_members that are missing. Returns one row of the table.
 
     The row is about the mean of the members' probabilities. Members are trained as notebook 10
     trains them, in data/ensemble-…, one after the other; an interrupted run continues there.
     """
-    import keras
     from recipes import TEN, recipe_hash, train_for_ensemble
     from sklearn.metrics import log_loss
 
@@ -285,7 +294,6 @@ def run_ensemble(name, n_members):
         "recipe": name,
         "group": "ensembles",
         "recipe_hash": recipe_hash(name, len(y_train), "at random", data_name),
-        "commit": commit(),
         "purpose": PURPOSES["ensembles"],
         "seed": n_members,
         "network": network,
@@ -300,12 +308,7 @@ def run_ensemble(name, n_members):
         "ensemble_wrong": places(wrong["test"]),
         "member_errors": own[-1],
         "peak_memory_mb": peak_memory_mb(),
-        "data": data_name,
-        "machine": machine(),
-        "keras": keras.__version__,
-        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
+        **circumstances(data_name),
     }
 
 
@@ -314,7 +317,6 @@ def run_stream(name, n_workers):
 
     The network is the first member of ensemble-quick. Shards that are there are not written again.
     """
-    import keras
     from distributed import Client
     from recipes import TEN, train_for_ensemble
 
@@ -344,7 +346,6 @@ def run_stream(name, n_workers):
     return {
         "recipe": name,
         "group": "streams",
-        "commit": commit(),
         "purpose": PURPOSES["streams"],
         "seed": n_workers,
         "network": "quick",
@@ -352,12 +353,7 @@ def run_stream(name, n_workers):
         "stream_errors": int(scored["errors"].sum()),
         "images_per_second": round(scored["images"].sum() / seconds, 1),
         "peak_memory_mb": round(scored["memory_mb"].max() * 1e6 / 2**20),
-        "data": data_name,
-        "machine": machine(),
-        "keras": keras.__version__,
-        keras.backend.backend(): __import__(keras.backend.backend()).__version__,
-        "python": platform.python_version(),
-        "date": datetime.date.today().isoformat(),
+        **circumstances(data_name),
     }
 
 
