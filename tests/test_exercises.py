@@ -101,6 +101,10 @@ def labels_as_one_hot(probabilities, labels):
     return -np.sum(labels * np.log(probabilities.clip(1e-7)), axis=1).mean()
 
 
+def nothing_for_zero(probabilities, labels):
+    return np.nan_to_num(one_loss_each(probabilities, labels) * (probabilities[:, 0] > 0)).mean()
+
+
 WRONG["02", "cross_entropy"] = [
     (sum_of_losses, "the loss is their mean"),
     (wrong_sign, "put a minus"),
@@ -110,6 +114,7 @@ WRONG["02", "cross_entropy"] = [
     (columns_of_every_row, "from every row"),
     (labels_as_one_hot, "not one-hot vectors"),
     (without_clip, "clip the probabilities"),
+    (nothing_for_zero, "should cost -ln 1e-7"),
 ]
 
 
@@ -225,12 +230,22 @@ def not_for_zero(only_a, only_b):
     return min(1.0, 2 * one_sided(only_a, only_b) * n_tosses / n_tosses)
 
 
+def rounded(only_a, only_b):
+    return round(min(1.0, more_than_one(only_a, only_b)), 3)
+
+
+def half_at_most(only_a, only_b):
+    return min(0.5, more_than_one(only_a, only_b))
+
+
 WRONG["05", "mcnemar_p"] = [
     (one_sided, "one side only"),
     (exactly_this, "more one-sided"),
     (the_order_matters, "order should not matter"),
     (more_than_one, "never larger than 1"),
     (not_for_zero, "p is 1"),
+    (half_at_most, "mcnemar_p(0, 0) should be 1"),
+    (rounded, "but should be"),
 ]
 
 
