@@ -130,6 +130,22 @@ def test_a_line_is_erased_and_the_strokes_that_cross_it_stay():
     assert mask[100:103].all(), "the mask that was given must not change"
 
 
+def test_a_line_is_followed_and_what_stands_just_above_it_stays():
+    columns = np.arange(800)
+    middle = np.round(100 + 4 * np.sin(columns / 120)).astype(int)  # no paper is quite flat
+    line = np.zeros((200, 800), bool)
+    for row in (-1, 0, 1):
+        line[middle + row, columns] = True
+    digits = np.zeros_like(line)
+    for left in range(100, 700, 60):  # open at the top, and four pixels above the line
+        bottom = middle[left + 20] - 5
+        digits[60:bottom, [*range(left, left + 5), *range(left + 35, left + 40)]] = True
+        digits[bottom - 5 : bottom, left : left + 40] = True
+    without = NOTEBOOK_09["erase_lines"](line | digits, 120)
+    assert (without & digits).sum() > 0.99 * digits.sum(), "a digit's lower edge was erased"
+    assert not (without & line).any()
+
+
 def test_the_sides_of_a_printed_cell_go_with_its_lines_and_the_digit_stays():
     mask = np.zeros((200, 400), bool)
     mask[60:63] = mask[140:143] = True
