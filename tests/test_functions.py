@@ -379,6 +379,7 @@ def test_report_says_it_all():
     misclassified[:45] = True
     expected = "99.55%: 45 errors in 10,000 (95% interval 99.40% to 99.66%)"
     assert report(misclassified) == expected
+    assert "99.99%: 1 error in 10,000" in report(np.arange(10_000) == 7)
 
 
 def test_perturb_does_what_its_argument_says(random):
