@@ -3,6 +3,7 @@
 Nothing here is timed; the accuracy is measured on the held-out part of `digit_images`.
 """
 
+import functools
 import itertools
 
 import digit_images
@@ -263,6 +264,45 @@ def test_the_best_path_of_a_graph_made_by_hand():
     best, path = NOTEBOOK_09["best_path"](3, edges)
     assert (best, [edge[3] for edge in path]) == (2.0, ["c", "d"])
     assert NOTEBOOK_09["best_path"](2, [(0, 1, 1.0)])[0] == np.inf  # place 2 cannot be reached
+
+
+digit_lists = st.lists(st.integers(0, 3), max_size=7)
+
+
+@given(digit_lists, digit_lists)
+def test_digits_are_counted_in_the_alignment_with_the_fewest_errors(written, read):
+    counts = NOTEBOOK_09["count_matches"](written, read)
+
+    @functools.cache
+    def best(i, j):
+        """All (errors, -correct, false) of the alignments with the fewest errors up to here."""
+        if i == j == 0:
+            return {(0, 0, 0)}
+        found = set()
+        if i and j:
+            same = written[i - 1] == read[j - 1]
+            found |= {(e + (not same), c - same, f) for e, c, f in best(i - 1, j - 1)}
+        if i:
+            found |= {(e + 1, c, f) for e, c, f in best(i - 1, j)}
+        if j:
+            found |= {(e + 1, c, f + 1) for e, c, f in best(i, j - 1)}
+        fewest = min(found)[0]
+        return {one for one in found if one[0] == fewest}
+
+    assert counts in {(-c, f) for _, c, f in best(len(written), len(read))}
+
+
+@pytest.mark.parametrize(
+    ("written", "read", "counts"),
+    [
+        ([7, 0, 5, 3], [7, 5, 3, 1], (3, 1)),
+        ([9, 7, 8, 7, 5], [7, 7, 5, 7, 5], (3, 0)),  # two are misread, and nothing is false
+        ([1, 2], [], (0, 0)),
+        ([], [4, 4], (0, 2)),
+    ],
+)
+def test_counts_of_some_readings(written, read, counts):
+    assert NOTEBOOK_09["count_matches"](written, read) == counts
 
 
 def test_a_model_with_ten_classes_gets_an_eleventh():
