@@ -305,6 +305,31 @@ def test_counts_of_some_readings(written, read, counts):
     assert NOTEBOOK_09["count_matches"](written, read) == counts
 
 
+def read_at(digit, left, score, width=20):
+    """A digit as `read_strokes` returns it, at this place of a row."""
+    return digit, score, np.array([0, left, 30, left + width]), None, score
+
+
+def merged(*readings):
+    return sorted(digit for digit, *_ in NOTEBOOK_09["merge_readings"](readings))
+
+
+def test_readings_are_merged_place_by_place():
+    first = [read_at(3, 0, 0.9), read_at(7, 40, 0.2), read_at(5, 80, 0.9)]
+    assert merged() == merged([]) == []
+    assert merged(first) == merged(first, []) == [3, 5, 7]
+    assert merged(first, [read_at(8, 1, 0.5), read_at(2, 41, 0.8)]) == [2, 3, 5], "the better ones"
+    assert merged(first, [read_at(4, 120, 0.9)]) == [3, 4, 5, 7], "what only the second has found"
+    assert merged(first, [read_at(4, 120, 0.3)]) == [3, 5, 7], "unless it is unlikely"
+
+
+def test_a_place_is_read_by_one_reading_and_never_by_two():
+    joined, apart = [read_at(6, 0, 0.3, width=40)], [read_at(2, 0, 0.9), read_at(4, 22, 0.9)]
+    assert merged(joined, apart) == merged(apart, joined) == [2, 4]
+    sure = [read_at(6, 0, 0.9, width=40)]
+    assert merged(sure, [read_at(1, 0, 0.2), read_at(1, 22, 0.2)]) == [6]
+
+
 def test_a_model_with_ten_classes_gets_an_eleventh():
     class Ten:
         def predict_on_batch(self, images):
