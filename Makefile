@@ -17,7 +17,8 @@ PYTHON ?= python3
 PYTHON_OF_COLAB ?= $(or $(shell command -v python3.13),$(PYTHON))
 BRANCH ?= main
 BIN = .venv/bin
-PIP = -m pip install --disable-pip-version-check --progress-bar off
+# Without --no-compile, pip would compile thousands of files, most of which are never imported.
+PIP = -m pip install --no-compile --disable-pip-version-check --progress-bar off
 ALONE = tests/elsewhere/alone.py
 
 .PHONY: run all test lab lint recaps badges setup help
