@@ -148,6 +148,17 @@ def test_readme_says_how_often_the_test_set_was_looked_at():
     assert int(quoted) == table["test_errors"].notna().sum()
 
 
+def test_readme_folds_are_those_of_the_benchmark():
+    table = pd.read_csv(ROOT / "data" / "benchmarks.csv", low_memory=False)
+    folds = table[(table["group"] == "folds") & table["superseded"].isna()]
+    errors = folds.pivot(index="seed", columns="recipe", values="val_errors")
+    assert (folds["val_images"] == 10_000).all() and len(errors) == 6
+    sentence = r"`ours-04` makes ([\d.]+) errors per 10,000 and `ours-08` ([\d.]+), fewer in each"
+    (quoted,) = re.findall(sentence, README)
+    assert quoted == tuple(f"{errors[name].mean():.1f}" for name in ("ours-04", "ours-08"))
+    assert (errors["ours-08"] < errors["ours-04"]).all()
+
+
 def test_readme_links_lead_somewhere():
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert len(links) > 8
