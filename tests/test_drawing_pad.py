@@ -12,8 +12,11 @@ from conftest import NOTEBOOKS, data_file
 if data_file() is None:
     pytest.skip("no MNIST here: the pad is tested with MNIST's model", allow_module_level=True)
 
-# Only the way to the pad is run: these cells are slow and the pad does not need them.
-SLOW = ("# @title Plot: accuracy", "enlarged = ", "n_drawings = ", "with tempfile")
+# Only the way to the pad is run: these cells are slow, or need a slow one, and the pad needs none.
+SLOW = (
+    *("# @title Plot: accuracy", "# @title Print: McNemar", "enlarged = ", "n_drawings = "),
+    "with tempfile",
+)
 
 
 @pytest.fixture(scope="module")
