@@ -17,7 +17,9 @@ PYTHON ?= python3
 PYTHON_OF_COLAB ?= $(or $(shell command -v python3.13),$(PYTHON))
 BRANCH ?= main
 BIN = .venv/bin
-# Without --no-compile, pip would compile thousands of files, most of which are never imported.
+# Without --no-compile, pip would compile thousands of files, most of which are never imported. Those
+# that are imported have to be kept, or each start of TensorFlow would compile them once more.
+export PYTHONDONTWRITEBYTECODE =
 PIP = -m pip install --no-compile --disable-pip-version-check --progress-bar off
 ALONE = tests/elsewhere/alone.py
 

@@ -6,6 +6,7 @@ networks are tiny; what the ensemble is worth is not the question here.
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def train_tiny(images, targets, seed):
     model.compile("adam", "categorical_crossentropy")
     model.fit(images, targets, batch_size=64, verbose=0)
     return model
+
+
+def train_watching(images, targets, seed):
+    """Fail if another thread of the process draws from the random numbers that the seed decides."""
+    random.seed(seed)
+    before = random.getstate()
+    time.sleep(2)  # a worker reports to its scheduler twice a second
+    assert random.getstate() == before, "somebody else has drawn"
+    return train_tiny(images, targets, seed)
 
 
 def waiting_at(folder, wait_for=lambda seed: True):
@@ -151,7 +161,8 @@ def test_workers_train_the_same_members_as_one_process(tmp_path, stand_in, noteb
         distributed.Client(address) as client,
     ):
         failed = notebook["train_ensemble"](client, [1, 2], tmp_path / "workers")
-    assert failed == {}
+        disturbed = notebook["train_ensemble"](client, [3, 4], tmp_path / "more", train_watching)
+    assert failed == disturbed == {}
     subprocess.run(
         [sys.executable, "-c", IN_PROCESS.format(tests=str(ROOT / "tests"))],
         cwd=tmp_path,
