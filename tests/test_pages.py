@@ -80,6 +80,21 @@ def drawn_page(digits=((3, 5, 8), (2, 6))):
     return photo, corners
 
 
+@pytest.mark.parametrize("light", [False, True])
+@pytest.mark.parametrize("sheet", [False, True])
+def test_dark_and_light_ink_are_told_apart(sheet, light):
+    """Also if a sheet lies on a table, whose corners are far brighter than its ink is dark."""
+    if sheet:
+        page = np.pad(0.85 - 0.5 * drawn_page()[0], 400, constant_values=0.3)
+        page = ndi.rotate(page, 10, order=1, mode="nearest", reshape=False)[500:]
+    else:  # a digit that fills the photo, with a pen as wide as the window of the median
+        page = 0.9 - 0.6 * np.pad(draw_digit(np.random.default_rng(5), 5, "round", 300, 45), 30)
+    photo = np.repeat(page[..., None], 3, axis=2).astype("float32")
+    photo = 1 - photo if light else photo
+    same = (NOTEBOOK_09["dark_on_light"](photo) == photo).all()
+    assert same == (not light)
+
+
 @on_mnist
 @pytest.mark.parametrize("seed", range(3))
 def test_a_page_on_a_table_is_read_and_its_boxes_are_on_the_photo(names, reader, seed):
@@ -428,11 +443,13 @@ def test_a_folder_of_pages_becomes_a_table_and_is_measured(names, reader, tmp_pa
     Image.fromarray(photo).save(folder / "page.png")
     (folder / "page.txt").write_text("3 5 2\n7 9\n")  # one digit that was not written
     (folder / "bad.png").write_text("no image")
+    (folder / "bad.txt").write_text("1 2")
     readings = names["read_pages"](folder, reader, table=tmp_path / "page.csv", show=False)
     names["measure_own"](folder, readings)
     printed = capsys.readouterr().out
-    assert "bad.png: the file is empty or not an image" in printed
-    assert "page.png: 4 of 5 correct, 0 false" in printed
+    assert "bad.png: the file is empty, or not a JPEG, PNG" in printed
+    assert "page: 4 of 5 correct, 0 false" in printed
+    assert "bad: 0 of 2 correct, 0 false" in printed, "a page that cannot be read counts, too"
     table = pd.read_csv(tmp_path / "page.csv")
     assert table["digit"].tolist() == [3, 5, 2, 7, 4]
     assert table["row"].tolist() == [1, 1, 1, 2, 2]
