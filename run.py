@@ -146,9 +146,24 @@ def execute(path):
             client.execute()
         except (CellExecutionError, DeadKernelError) as error:
             raise RuntimeError(failure(path, notebook, client, error)) from None
+        except AssertionError:
+            if client.km is None:  # on Ctrl-C, nbclient ends the kernel, and then misses it
+                raise KeyboardInterrupt from None
+            raise
     shrink_figures(notebook)
     notebook.metadata["measured"] = {"seconds": round(time.perf_counter() - started)}
     return notebook
+
+
+def store_outputs(path, notebook):
+    """Write an executed notebook to `path`, unless its cells were edited meanwhile."""
+    now = nbformat.read(path, as_version=4)
+    if [cell.source for cell in now.cells] != [cell.source for cell in notebook.cells]:
+        print(f"{path.name} was edited while it was executed, so its outputs are not stored.")
+        return
+    part = path.with_name(f"unfinished-{path.name}")
+    nbformat.write(notebook, part)
+    part.replace(path)
 
 
 def shrink_figures(notebook):
@@ -299,7 +314,7 @@ def main():
     write_index(executed, stored, summary)
     if store:
         for name, notebook in executed.items():
-            nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
+            store_outputs(NOTEBOOKS / f"{name}.ipynb", notebook)
         (ROOT / "README.png").write_bytes(readme_image(executed))
     seconds = sum(notebook.metadata["measured"]["seconds"] for notebook in executed.values())
     print(f"\nAll of it took {seconds / 60:.1f} minutes.\n\n{summary}\n")
@@ -314,3 +329,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as error:
         sys.exit(f"{error}\nFree some disk space, or make the folder writable, and run this again.")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Run this again: notebook 04 continues after its last whole epoch.")

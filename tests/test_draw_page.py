@@ -244,6 +244,15 @@ def ink(page):
     return page.evaluate("image.reduce((sum, value) => sum + value, 0)")
 
 
+def test_an_empty_dark_pad_can_be_drawn_on(page):
+    page.click("#clear")
+    page.click("text=invert")
+    draw(page, LINE)
+    expect_verdict(page, "Prediction|Not sure")
+    assert page.evaluate("Math.max(...drawing.values)") > 0.9, "light on dark"
+    assert ink(page) > 0
+
+
 def test_drawing_undo_and_clear(page, trained):
     page.click("#clear")
     expect_verdict(page, "Draw a digit")
@@ -272,12 +281,14 @@ def test_drawing_with_a_finger(browser, write, trained):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360, "nothing sticks out"
     page.tap("#clear")
     points = where(page, LINE)
-    touch = """([type, x, y]) => document.getElementById("pad").dispatchEvent(new PointerEvent(type,
-      { pointerType: "touch", pointerId: 1, buttons: 1, clientX: x, clientY: y, bubbles: true }))"""
+    touch = """([type, x, y, id]) => document.getElementById("pad").dispatchEvent(
+      new PointerEvent(type, { pointerType: "touch", pointerId: id, isPrimary: id === 1,
+        buttons: 1, clientX: x, clientY: y, bubbles: true }))"""
     page.evaluate("HTMLElement.prototype.setPointerCapture = () => {}")  # for a finger of our own
     kinds = ["pointerdown"] + ["pointermove"] * len(points) + ["pointerup"]
     for kind, (x, y) in zip(kinds, [points[0], *points, points[-1]], strict=True):
-        page.evaluate(touch, [kind, x, y])
+        page.evaluate(touch, [kind, x, y, 1])
+        page.evaluate(touch, [kind, x + 40, y, 2])  # the palm, which leaves no ink
     expect_verdict(page, "Prediction: 1" if IS_MNIST else "Prediction|Not sure")
     page.tap(".layer canvas >> nth=0")
     sync_api.expect(page.locator("#origin")).to_contain_text("Convolution 1, map")

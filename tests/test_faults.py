@@ -304,6 +304,7 @@ for count in range(300):
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not replace open files")
 @pytest.mark.parametrize(
     "code", [WRITE_TEXT, WRITE_ARRAYS], ids=["write_atomically", "get_mnist.write"]
 )

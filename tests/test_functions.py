@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import NOTEBOOKS, code_cells, definitions, read
+from conftest import NOTEBOOKS, ROOT, code_cells, definitions, read
 from scipy.stats import binomtest
 
 
@@ -40,6 +40,17 @@ def test_load_digits_names_a_file_that_is_given(load_digits, tmp_path, monkeypat
     (x_train, y_train), (x_test, _), name = load_digits["load_digits"]()
     assert name == "my-own"
     assert x_train.shape == (20, 28, 28) and x_test.dtype == np.uint8 and y_train.max() == 9
+
+
+@pytest.mark.parametrize("kind", ["floats", "rows"])
+def test_load_digits_refuses_other_images(load_digits, tmp_path, monkeypatch, kind):
+    """Floats from 0 to 1 would be divided by 255 once more, and nothing would be said."""
+    images = {"floats": np.ones((3, 28, 28)), "rows": np.ones((3, 784), np.uint8)}[kind]
+    labels = np.zeros(3, np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "own.npz"))
+    with pytest.raises(RuntimeError, match=r"should hold images uint8 \(n, 28, 28\), but holds"):
+        load_digits["load_digits"]()
 
 
 def test_data_with_any_name_can_name_a_network(load_digits, tmp_path, monkeypatch, random):
@@ -318,6 +329,25 @@ def test_keras_does_not_choose_xla_for_random_affine(augmenting, monkeypatch):
 
     assert resolves_to_xla_with_a_gpu(keras.layers.ReLU(), monkeypatch), "the test is blind"
     assert not resolves_to_xla_with_a_gpu(augmenting["RandomAffine"](), monkeypatch)
+
+
+def test_alone_gpu_makes_keras_choose_xla(monkeypatch):
+    """What `alone.py --gpu` changes in Keras has to have its effect, or its runs prove nothing."""
+    import keras
+    from keras.src.trainers import trainer
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about TensorFlow")
+    source = (ROOT / "tests/elsewhere/sitecustomize.py").read_text()
+    functions = {}
+    exec(source.partition("CHANGES = {}")[0], functions)  # without installing anything
+    real = trainer.Trainer._resolve_auto_jit_compile
+    monkeypatch.setattr(trainer.Trainer, "_resolve_auto_jit_compile", real)  # put back at the end
+    for expected in (False, True):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        assert model.jit_compile == expected
+        functions["use_xla_as_with_a_gpu"](trainer)
 
 
 def test_random_distortion_trains_with_xla(random):

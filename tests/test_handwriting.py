@@ -232,10 +232,11 @@ def folder(tmp_path):
     alpha[..., 3] = 255 * ink
     jpeg = saved(good, "JPEG")
     bad = {
-        "text.png": (b"no image at all", "not an image"),
+        "text.png": (b"no image at all", "not a JPEG"),
         "cut.jpg": (jpeg[: len(jpeg) // 2], "incomplete"),
         "empty.png": (b"", "empty"),
         "dot.png": (saved(Image.new("L", (1, 1)), "PNG"), "too small"),
+        "line.png": (saved(Image.new("1", (10_000, 8)), "PNG"), "too long and thin"),
         "bomb.png": (bomb(), "too large|larger"),
         "gray.png": (saved(Image.new("RGB", (90, 90), (99, 99, 99)), "PNG"), "one color"),
         "clear.png": (saved(Image.new("RGBA", (90, 90), (0, 0, 0, 0)), "PNG"), "one color"),

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -95,7 +94,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch(tmp_path, stand_in, train
         assert killed.poll() is None, f"ended too early:\n{killed.stdout.read()}"
         assert time.monotonic() < deadline, "no epoch finished in five minutes"
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.communicate()
     assert not (tmp_path / "data" / "model.keras").exists()
     backup = next(tmp_path.glob("data/training-*/backup/training_metadata.json"))

@@ -118,6 +118,25 @@ def test_outputs_are_stored_if_that_is_asked_for(project, monkeypatch):
     assert (project / "README.png").read_bytes() == base64.b64decode(png()[0])
 
 
+def test_a_notebook_that_was_edited_meanwhile_is_not_overwritten(project, monkeypatch, capsys):
+    path = project / "notebooks" / f"{NAMES[1]}.ipynb"
+
+    def execute(executed):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells[0].source += " edited"
+        nbformat.write(notebook, path)
+        return lesson(executed.stem, outputs=True)
+
+    monkeypatch.setattr(run, "execute", execute)
+    assert call(monkeypatch, "--store") == 0
+    assert f"{NAMES[1]}.ipynb was edited" in capsys.readouterr().out
+    assert nbformat.read(path, as_version=4).cells[0].source.endswith(" edited")
+    assert not nbformat.read(path, as_version=4).cells[2].outputs
+    assert sorted(path.name for path in path.parent.iterdir()) == sorted(
+        f"{name}.ipynb" for name in [*NAMES, "draft"]
+    )
+
+
 def test_other_data_is_named_and_never_stored(project, monkeypatch, capsys):
     mine = project / "mine.npz"
     mine.write_bytes(b"")

@@ -165,16 +165,16 @@ function pointOf(event) {
 }
 
 pad.onpointerdown = (event) => {  // mouse, pen, and finger alike
-  if (event.button) return;
+  if (event.button || !event.isPrimary) return;  // not a second finger or the palm
   pad.setPointerCapture(event.pointerId);
   startStroke(pointOf(event));
 };
 pad.onpointermove = (event) => {
-  if (!last || !event.buttons) return;
+  if (!last || !event.buttons || !event.isPrimary) return;
   const events = event.getCoalescedEvents?.() ?? [];
   for (const one of events.length ? events : [event]) draw(pointOf(one));
 };
-pad.onpointerup = pad.onpointercancel = () => { last = null; };
+pad.onpointerup = pad.onpointercancel = (event) => { if (event.isPrimary) last = null; };
 
 // The pad with the keyboard
 let cursor = [SIDE / 2, SIDE / 2];

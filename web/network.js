@@ -140,7 +140,8 @@ function paperIsDark(gray) {
   let total = 0;
   for (const value of values) total += value;
   const middle = edges.length / 2;  // their number is even
-  return (edges[middle - 1] + edges[middle]) / 2 < total / values.length;
+  const edge = (edges[middle - 1] + edges[middle]) / 2, mean = total / values.length;
+  return edge < mean || edge === mean && edge < 0.5;  // an empty pad may be dark, too
 }
 
 /** Turn gray values, 0 = black to 1 = white, into ink: 0 = paper to 1 = ink. */

@@ -338,7 +338,8 @@ def run_stream(name, n_workers):
         client.restart()  # memory is then that of scoring alone
         client.wait_for_workers(n_workers)
         for worker in client.nthreads():  # the first call reads and prepares the network
-            client.submit(TEN["score_shard"], names[0], **where, workers=[worker]).result()
+            only = {"workers": [worker], "pure": False}  # pure: the second call would not run
+            client.submit(TEN["score_shard"], names[0], **where, **only).result()
         started = time.perf_counter()
         scored = client.gather(client.map(TEN["score_shard"], names, **where, pure=False))
         seconds = time.perf_counter() - started
