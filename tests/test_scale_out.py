@@ -271,6 +271,9 @@ def test_a_scheduler_elsewhere_is_used(tmp_path, stand_in, notebook, monkeypatch
         with notebook["connect"](patience=PATIENCE) as client:
             assert client.scheduler.address == address and client.cluster is None
             assert capsys.readouterr().out == ""
+            notebook["client"] = client
+            with notebook["connect"](patience=PATIENCE):
+                assert client.status == "closed", "that of an earlier run of the cell"
 
 
 # --- 5. and 6. Members and files that are bad ----------------------------------------------------
