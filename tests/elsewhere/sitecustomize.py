@@ -26,7 +26,7 @@ def download_from_here(module):
 def use_xla_as_with_a_gpu(module):
     # A name that Keras does not have (any more) would change nothing, and all would seem well
     assert hasattr(module.Trainer, "_resolve_auto_jit_compile"), "Keras decides elsewhere now"
-    module.Trainer._resolve_auto_jit_compile = lambda model: module.model_supports_jit(model)
+    module.Trainer._resolve_auto_jit_compile = module.model_supports_jit  # of a model, as a method
 
 
 CHANGES = {}
