@@ -487,7 +487,7 @@ def test_load_or_train_says_what_is_wrong_and_goes_on(loading, tmp_path, capsys,
     said = capsys.readouterr().out
     expected = {"missing": "is missing", "other data": "was made for other data (cnn_other)"}
     assert expected.get(fault, "cannot be read") in said
-    assert "A quick, less accurate model replaces it" in said
+    assert "Using a quick, less accurate model" in said
     assert (path.read_bytes() if path.exists() else None) == before
 
 

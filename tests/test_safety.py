@@ -182,7 +182,7 @@ def test_a_model_file_with_code_in_it_is_not_used(tmp_path, capsys):
     assert not trace.exists(), "the file's code ran"
     assert not any(isinstance(layer, keras.layers.Lambda) for layer in model.layers)
     said = capsys.readouterr().out
-    assert "model.keras cannot be read" in said and "A quick, less accurate model" in said
+    assert "model.keras cannot be read" in said and "Using a quick, less accurate model" in said
 
 
 # --- Images -------------------------------------------------------------------------------------
