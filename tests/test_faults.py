@@ -517,7 +517,7 @@ def test_a_model_cut_at_any_length(tmp_path, writing, monkeypatch, capsys):
         assert load_or_train("model.keras").name == "cnn_some"
         said = capsys.readouterr().out
         assert f"{path} cannot be read" in said and "Using a quick" in said, length
-        assert "notebook 03 or 04 makes it" in said
+        assert "notebook 03 or 04 makes the file" in said
         assert path.read_bytes() == whole[:length]
     assert len(trained) == len(lengths)
     path.write_bytes(whole)
