@@ -410,7 +410,7 @@ def test_workers_listen_here_only_and_end_with_their_notebook(tmp_path):
 
 
 def test_a_local_worker_has_one_thread_no_gpu_and_ordinary_memory(notebook):
-    """With Dask's own MALLOC_TRIM_THRESHOLD_, a worker trains half as fast."""
+    """With Dask's own MALLOC_TRIM_THRESHOLD_, a training step takes about 1.5 times as long."""
     with notebook["start_cluster"](1) as here, distributed.Client(here) as client:
         (found,) = client.run(lambda: dict(os.environ)).values()
     assert found["TF_NUM_INTRAOP_THREADS"] == found["TF_NUM_INTEROP_THREADS"] == "1"
