@@ -252,6 +252,32 @@ def test_groups_are_neighbors_and_no_larger_than_a_digit():
     assert (0, 2) in groups and (0, 3) in groups and (0, 4) not in groups
 
 
+def a_group(width):
+    """A stroke of the usual height of a digit, and as wide as this fraction of it."""
+    box = np.array([0, 0, SIZE, round(width * SIZE)])
+    return [NOTEBOOK_09["Stroke"](np.ones(box[2:], "float32"), 0, 0, box, 0.5, 4.0, False)]
+
+
+def test_skipping_a_wide_group_costs_as_much_as_skipping_several_digits():
+    p = np.array([0.02] * 10 + [0.8])  # probably not a digit
+    skip = {}
+    for width in (0.3, 0.8, 1.7):
+        _, (*_, skip[width], what) = NOTEBOOK_09["edges_of"](a_group(width), (0, 1), p, 1.0, None)
+        assert what is None
+    assert skip[0.3] == pytest.approx(skip[0.8]), "narrow digits are digits, too"
+    assert skip[1.7] >= 2 * skip[0.8], "two digits that touch"
+
+
+def test_two_doubtful_digits_are_read_rather_than_skipped():
+    half = np.r_[0.0, 0.0, 0.0, 0.4, [0.0] * 6, 0.6]  # a 3, or not a digit
+    joined = np.r_[[0.0] * 10, 1.0]
+    edges = []
+    for place, width, p in [((0, 1), 0.8, half), ((1, 2), 0.8, half), ((0, 2), 1.7, joined)]:
+        edges += NOTEBOOK_09["edges_of"](a_group(width), place, p, 1.0, None)
+    digits = [what and what[0] for *_, what in NOTEBOOK_09["best_path"](2, edges)[1]]
+    assert digits == [3, 3]
+
+
 costs = st.floats(0, 5).map(lambda cost: round(cost, 2))
 
 
