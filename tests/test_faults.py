@@ -87,15 +87,12 @@ FEW_EPOCHS = {"epochs": ('"epochs": 14', '"epochs": 2')}
 
 @pytest.fixture
 def training_folder(tmp_path, stand_in):
-    """Return a function that makes a folder in which notebook 03 has run, say, and 04 can."""
+    """Return a function that makes a folder in which notebook 04 can run."""
 
     def make(name, **changes):
         folder = tmp_path / name
         (folder / "data").mkdir(parents=True)
         (folder / "training.py").write_text(script("04", **changes), encoding="utf-8")
-        curves = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), [0.5, 0.4])
-        plain = pd.DataFrame({"epoch": [1, 2], **curves, "learning_rate": 1e-3, "data": "stand-in"})
-        plain.to_csv(folder / "data" / "history-plain.csv", index=False)
         return folder
 
     return make
@@ -134,7 +131,7 @@ def check_whole(folder, epochs):
     import keras
 
     data = folder / "data"
-    assert names(data) == ["history-plain.csv", "history.csv", "model.keras"]
+    assert names(data) == ["history.csv", "model.keras"]
     history = pd.read_csv(data / "history.csv")
     assert list(history["epoch"]) == list(range(1, epochs + 1)), "each epoch exactly once"
     assert history.notna().all(axis=None)
@@ -169,7 +166,7 @@ def test_twenty_kills_at_random_moments(tmp_path, stand_in, training_folder):
         process.wait()
         said.append(log.read_text())
         for path in killed.glob("data/*"):  # nothing half-written has a final name
-            assert path.name == "history-plain.csv" or path.is_dir() or "unfinished" in path.name
+            assert path.is_dir() or "unfinished" in path.name
     assert sum("Epoch " in text for text in said) >= 5, "most of the late kills hit the training"
     assert any("continuing after epoch" in text for text in said)
     last = finish(killed, stand_in, log)
