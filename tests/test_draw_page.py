@@ -19,9 +19,6 @@ from keras import layers
 
 import recaps
 
-if data_file() is None:
-    pytest.skip("no data: python data/get_mnist.py", allow_module_level=True)
-
 ELEVEN = {"DATA": ROOT / "data", "keras": keras}
 exec(recaps.definitions("load_digits", "scale", "split", "write_draw_page"), ELEVEN)
 to_mnist_style = definitions("07", DATA=ROOT / "data")["to_mnist_style"]

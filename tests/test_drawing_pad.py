@@ -9,9 +9,6 @@ import pytest
 from browser import PATIENCE, chromium, jupyterlab, open_notebook, run_all, screenshot, sync_api
 from conftest import NOTEBOOKS, data_file
 
-if data_file() is None:
-    pytest.skip("no MNIST here: the pad is tested with MNIST's model", allow_module_level=True)
-
 # Only the way to the pad is run: these cells are slow, or need a slow one, and the pad needs none.
 SLOW = (
     *("# @title Plot: accuracy", "# @title Print: McNemar", "enlarged = ", "n_drawings = "),
