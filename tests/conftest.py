@@ -90,33 +90,28 @@ def execute_two_at_once(notebooks, folder_of, **environment):
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """The path of a stand-in for MNIST, made by data/get_mnist.py."""
+    return make_stand_in(tmp_path_factory.mktemp("stand-in"))
+
+
+def make_stand_in(folder):
+    """Make a stand-in for MNIST in a folder; return its path."""
     import get_mnist
 
-    path = tmp_path_factory.mktemp("stand-in") / "stand-in.npz"
+    path = Path(folder, "stand-in.npz").resolve()
     get_mnist.write(path, **get_mnist.stand_in())
     return path
 
 
 def data_file():
-    """Return the path of the data that the notebooks use: DIGITS_DATA, MNIST, or the stand-in."""
-    for path in (
-        os.environ.get("DIGITS_DATA"),
-        ROOT / "data/mnist.npz",
-        ROOT / "data/stand-in.npz",
-    ):
-        if path and Path(path).exists():
-            return Path(path).resolve()
-    return None
+    """Return the path of the data that the notebooks use: DIGITS_DATA, or MNIST."""
+    return Path(os.environ.get("DIGITS_DATA") or ROOT / "data/mnist.npz").resolve()
 
 
-if data_file() is None:  # a fresh clone: without this, whole files of tests would be skipped
-    import get_mnist
-
+if not data_file().exists() and not os.environ.get("DIGITS_DATA"):
+    # As run.py does without MNIST: the stand-in that it has left, or, in a fresh clone, a new one
+    left = (ROOT / "data/stand-in.npz").resolve()
     FOLDER = tempfile.TemporaryDirectory(prefix="digits-")  # removed when Python ends
-    get_mnist.write(Path(FOLDER.name, "stand-in.npz"), **get_mnist.stand_in())
-    os.environ["DIGITS_DATA"] = str(Path(FOLDER.name, "stand-in.npz").resolve())
-if not os.environ.get("DIGITS_DATA") and data_file() == (ROOT / "data/stand-in.npz").resolve():
-    os.environ["DIGITS_DATA"] = str(data_file())  # as run.py does, after `make run` without MNIST
+    os.environ["DIGITS_DATA"] = str(left if left.exists() else make_stand_in(FOLDER.name))
 
 
 def pytest_report_header():
