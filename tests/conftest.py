@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from hypothesis import settings
 from nbclient import NotebookClient
@@ -140,14 +143,23 @@ def copy_tree(target):
     return target
 
 
-@pytest.fixture(scope="session")
-def nbval(request, tmp_path_factory, stand_in):
-    """Run all notebooks under nbval in a copy of the tree; return the copy and the exit status.
+def pytest_collection_modifyitems(items):
+    """Put the tests that need all notebooks executed last: this goes on beside the others."""
+    items.sort(key=lambda item: "nbval" in item.fixturenames)
 
-    On MNIST, nbval is strict: each cell must print what is stored. On the stand-in, which gives
-    other numbers, only errors count.
+
+@pytest.fixture(scope="session", autouse=True)
+def beside(request, tmp_path_factory):
+    """Run all notebooks under nbval beside the other tests, if a test needs that.
+
+    Most tests keep one core busy and nbval two, so no core is idle. Yields the copy of the tree in
+    which the notebooks run, the file that gets nbval's report, and the process.
     """
-    tree = copy_tree(tmp_path_factory.mktemp("nbval") / "tree")
+    if not any("nbval" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("nbval")
+    tree, report = copy_tree(folder / "tree"), folder / "report.txt"
     # On some machines, TensorFlow writes to stderr. The structure tests make sure that no stored
     # output contains any of it.
     (tree / "notebooks" / "conftest.py").write_text(
@@ -155,33 +167,35 @@ def nbval(request, tmp_path_factory, stand_in):
         "    if hasattr(collector, 'skip_compare'):\n"
         "        collector.skip_compare += ('stderr',)\n"
     )
-    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1"}  # two at a time, one per core
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": "1"}
     if not HAS_MNIST:
-        environment["DIGITS_DATA"] = str(stand_in)
-    command = [
-        *(sys.executable, "-m", "pytest", "-p", "no:python", "-p", "no:cacheprovider"),
-        *("--nbval" if HAS_MNIST else "--nbval-lax", "--nbval-current-env"),
-        *("--nbval-cell-timeout", "1800", "--tb", "short", "--no-header"),
-    ]
+        environment["DIGITS_DATA"] = str(request.getfixturevalue("stand_in"))
+    command = [sys.executable, ROOT / "tests" / "every_notebook.py", tree]
+    command += ["--nbval" if HAS_MNIST else "--nbval-lax"]
+    with report.open("w") as file:
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    yield tree, report, process
+    if process.poll() is None:  # the tests end early
+        for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
-    def run(number, after=None):
-        if after:
-            after.result()  # wait for the model
-        name = next(path.name for path in NOTEBOOKS if path.name.startswith(number))
-        return subprocess.run([*command, f"notebooks/{name}"], cwd=tree, env=environment).returncode
 
-    # 03 and 04 leave the models that the others load. Long ones follow first, so that both cores
-    # are busy to the end; 07 comes before 09, whose network it would use.
-    after_03, after_04 = ["10", "08", "01", "00", "02"], ["07", "09", "11", "05", "06"]
-    assert {"03", "04", *after_03, *after_04} == {path.name[:2] for path in NOTEBOOKS}
+@pytest.fixture(scope="session")
+def nbval(request, beside):
+    """Wait for all notebooks; return the copy of the tree they ran in, and the exit status.
+
+    On MNIST, nbval is strict: each cell must print what is stored. On the stand-in, which gives
+    other numbers, only errors count.
+    """
+    tree, report, process = beside
     capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # it takes minutes: let its progress be seen
+    with capture.global_and_fixture_disabled(), report.open() as file:
         how = "strict, on MNIST" if HAS_MNIST else "lax, on the stand-in"
-        print(f"\nnbval, {how}:", flush=True)
-        with ThreadPoolExecutor(2) as pool:
-            plain, trained = pool.submit(run, "03"), pool.submit(run, "04")
-            others = [pool.submit(run, number, plain) for number in after_03]
-            others += [pool.submit(run, number, trained) for number in after_04]
-            codes = [end.result() for end in [plain, trained, *others]]
-            status = next((code for code in codes if code), 0)  # of a killed process: below 0
-    return tree, status
+        print(f"\nall notebooks under nbval, {how}:", flush=True)
+        running = True
+        while running:  # it may take minutes: let its progress be seen
+            running = process.poll() is None
+            print(file.read(), end="", flush=True)
+            time.sleep(running)
+    return tree, process.returncode

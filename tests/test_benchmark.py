@@ -76,8 +76,13 @@ def test_rows_are_whole_and_unique():
     assert not current.duplicated(["group", "recipe", "seed"]).any()
     assert TABLE["purpose"].notna().all()
     by_benchmark = TABLE[TABLE["test_wrong"].notna() | TABLE["test_errors"].isna()]
-    for column in ("machine", "keras", "tensorflow", "commit"):
+    for column in ("machine", "keras", "commit"):
         assert by_benchmark[column].notna().all(), column
+    for row in by_benchmark.to_dict("records"):
+        names = {"tensorflow", "jax", "torch"}
+        used = {name for name in names & row.keys() if isinstance(row[name], str)}
+        on_purpose = row["group"] == "backends"
+        assert used == {row["recipe"].removeprefix("backend-") if on_purpose else "tensorflow"}
     without = by_benchmark["group"].isin(["published", "streams"])
     assert by_benchmark["val_errors"].isna().eq(without).all()
     whole = current[current["group"].isin(["references", "ours"])]
@@ -87,7 +92,7 @@ def test_rows_are_whole_and_unique():
         assert len(row.test_wrong.split()) == row.test_errors
     for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
         assert len(str(row.val_wrong).split()) == row.val_errors
-    unseen = TABLE[TABLE["group"].isin(["changes", "folds"])]
+    unseen = TABLE[TABLE["group"].isin(["changes", "folds", "backends"])]
     assert unseen["test_errors"].isna().all(), "no look at the test set"
     ensembles = TABLE[TABLE["group"] == "ensembles"]
     for row in ensembles.itertuples():
@@ -400,7 +405,7 @@ def which(images):
     return set(256 * pixels[:, 0] + pixels[:, 1])
 
 
-@pytest.mark.parametrize("group", ["ours", "changes", "search", "folds"])
+@pytest.mark.parametrize("group", ["ours", "changes", "search", "folds", "backends"])
 def test_nothing_is_trained_on_that_is_scored(group):
     n, everything = 1200, set(range(1200))
     scored_in_all = []
@@ -424,7 +429,7 @@ def test_nothing_is_trained_on_that_is_scored(group):
         assert sorted(scored_in_all) == sorted(everything), "each image once in six folds"
 
 
-@pytest.mark.parametrize("group", [None, "changes", "folds", "published"])
+@pytest.mark.parametrize("group", [None, "changes", "folds", "backends", "published"])
 def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch, stand_in):
     """With a network that always says 3, with a probability that is known."""
     import keras
@@ -537,6 +542,31 @@ def test_a_run_of_its_own_gets_its_share_of_the_cores(monkeypatch):
     assert others["TF_NUM_INTRAOP_THREADS"] == "4" and others["TF_NUM_INTEROP_THREADS"] == "1"
     assert alone[-5:] == ["a name", "--seeds", "4", "--group", "folds"]
     assert shared[-4:] == ["--group", "changes", "--purpose", "why"]
+
+
+def test_backends_take_turns_each_in_a_process_of_its_own(tmp_path, monkeypatch):
+    asked = ask(monkeypatch, tmp_path / "table.csv", "backends")
+    names = [f"backend-{name}" for name in ("tensorflow", "jax", "torch")]
+    assert asked == [("backends", name, seed) for seed in (1, 2) for name in names]
+    everything = ask(monkeypatch, tmp_path / "table.csv", "all")
+    assert everything and not {name for _, name, _ in everything} & set(names)
+    with pytest.raises(SystemExit, match="without --jobs"):
+        benchmark.main(["backend-jax", "--jobs", "2"])
+
+
+def test_a_backend_is_chosen_by_the_environment(monkeypatch):
+    chosen = []
+
+    def fake(command, env, stderr):
+        chosen.append(env.get("KERAS_BACKEND"))
+        Path(command[command.index("--into") + 1]).write_text("{}")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr(benchmark.subprocess, "run", fake)
+    for name, group in (("backend-jax", "backends"), ("ours-08", "folds")):
+        benchmark.run_alone(name, 1, group, 1, None)
+    assert chosen == ["jax", None]
 
 
 def test_where_it_ran_and_with_how_much_memory():

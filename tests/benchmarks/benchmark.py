@@ -12,7 +12,8 @@ Groups: references, published (trained on all 60,000 images, as published), ours
 04 without augmentation), changes (a short version of notebook 08's recipe with one change),
 ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 to k; the members
 stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
-is with k workers), all.
+is with k workers), all. And, not in "all" because JAX and PyTorch must be installed: backends
+(notebook 08's live training on each of Keras' backends, never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
 what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
 is called "bend" in old rows.
@@ -67,6 +68,7 @@ GROUPS = {
     "streams": {"stream-40000": 2, "stream-1000000": 2},
 }
 FOLDS = {"ours-04": 6, "ours-08": 6, "ghouzam": 6}
+BACKENDS = {"backend-tensorflow": 2, "backend-jax": 2, "backend-torch": 2}
 PURPOSES = {
     "references": "comparison on the test set",
     "published": "comparison on the test set, with all 60,000 images as published",
@@ -76,6 +78,7 @@ PURPOSES = {
     "ensembles": "what an ensemble gains",
     "streams": "how fast images are scored",
     "folds": "comparison on unseen writers, without the test set",
+    "backends": "comparison of Keras' backends, without the test set",
     "search": "search for a better recipe",
 }
 CAPTURED = {"check": True, "capture_output": True, "text": True}
@@ -88,6 +91,8 @@ def names_in(group):
         return GROUPS[group]
     if group == "folds":
         return FOLDS
+    if group == "backends":
+        return BACKENDS
     from recipes import CHANGES
 
     return dict.fromkeys(CHANGES, 5)
@@ -432,6 +437,8 @@ def follow_notebooks(table):
 def run_alone(name, seed, group, jobs, purpose):
     """Run in a new process, so that nothing is warm. Returns the row; exits if the run fails."""
     environment = dict(os.environ)
+    if group == "backends":
+        environment["KERAS_BACKEND"] = name.removeprefix("backend-")
     if jobs > 1:
         threads = str(max(1, os.cpu_count() // jobs))
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
@@ -455,7 +462,7 @@ def status(table):
     rows = read(table).reindex(columns=columns)
     rows = rows[rows["superseded"].isna()]
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
-    for group in (*GROUPS, "changes", "folds", "search"):
+    for group in (*GROUPS, "changes", "folds", "backends", "search"):
         print(f"\n{group}")
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
@@ -499,7 +506,7 @@ def choose(names):
 
     if names[:1] == ["folds"]:
         return {("folds", name): 6 for wish in names[1:] or FOLDS for name in for_folds(wish)}
-    groups = {group: names_in(group) for group in (*GROUPS, "changes")}
+    groups = {group: names_in(group) for group in (*GROUPS, "changes", "backends")}
     known = {(group, name): count for group in groups for name, count in groups[group].items()}
     chosen = {}
     for wish in names:
@@ -509,7 +516,9 @@ def choose(names):
             except ValueError as error:
                 sys.exit(f"{wish}: {error}")
             continue
-        found = {key: count for key, count in known.items() if wish in ("all", *key)}
+        usual = {key: count for key, count in known.items() if key[0] != "backends"}
+        found = {key: count for key, count in known.items() if wish in key}
+        found |= usual if wish == "all" else {}
         if not found:
             there = ", ".join(["all", *groups, *(name for _, name in known)])
             sys.exit(f"{wish} is neither a recipe nor a group; there are {there}")
@@ -542,8 +551,9 @@ def main(arguments=None):
         follow_notebooks(options.table)
         return
     wanted = choose(options.names)
-    if options.jobs > 1 and any(group in GROUPS for group, _ in wanted):
-        sys.exit(f"Run {' and '.join(GROUPS)} without --jobs: their times, or order, are wanted")
+    alone = (*GROUPS, "backends")
+    if options.jobs > 1 and any(group in alone for group, _ in wanted):
+        sys.exit(f"Run {' and '.join(alone)} without --jobs: their times, or order, are wanted")
     if options.table == TABLE and os.environ.get("DIGITS_DATA"):
         sys.exit("data/benchmarks.csv is for MNIST: unset DIGITS_DATA, or name another --table")
     if options.table == TABLE and not (ROOT / "data" / "mnist.npz").exists():
