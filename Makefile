@@ -22,6 +22,10 @@ BIN = .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PIP = -m pip install --no-compile --disable-pip-version-check --progress-bar off
 ALONE = tests/elsewhere/alone.py
+define AS_ON_COLAB
+.venv-colab/bin/python -m pip uninstall --yes --quiet distributed pyarrow
+.venv-colab/bin/python $(PIP) --quiet -r tests/elsewhere/colab-versions.txt
+endef
 ON_TORCH = 00 01 02 03 04 05 06 07 08# on JAX also 09 and 11; in 10, it fills the workers' memory
 
 .PHONY: run all test lab lint recaps badges setup help
@@ -60,8 +64,11 @@ test-jupyterlab: setup
 test-offline: setup
 	$(BIN)/python -m pytest tests/test_offline.py
 
+# Notebook 10 installs Dask's newest version, as it does on Colab: each run begins without it.
 test-colab: .venv-colab/installed data/mnist.npz
+	$(AS_ON_COLAB)
 	.venv-colab/bin/python $(ALONE)
+	$(AS_ON_COLAB)
 	.venv-colab/bin/python $(ALONE) --gpu
 
 test-floors: .venv-floors/installed

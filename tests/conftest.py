@@ -188,6 +188,7 @@ def nbval(request, beside):
     On MNIST, nbval is strict: each cell must print what is stored. On the stand-in, which gives
     other numbers, only errors count.
     """
+    assert beside, "name the fixture among the test's arguments: see pytest_collection_modifyitems"
     tree, report, process = beside
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled(), report.open() as file:

@@ -140,9 +140,8 @@ def probabilities_in_page(page, pixels):
     return np.array(page.evaluate(PREDICT, as_text(pixels)))
 
 
-@pytest.mark.parametrize("which", ["tiny", "trained"])
-def test_the_same_predictions_as_keras(browser, write, images, request, which):
-    model_file = request.getfixturevalue(which)
+def check_predictions(browser, write, images, model_file):
+    """Check that the page gives the same probabilities as Keras, and is quiet."""
     page = open_page(browser, write(model_file))
     x = images[2][:500]
     expected = keras.models.load_model(model_file).predict(x, verbose=0)
@@ -150,6 +149,14 @@ def test_the_same_predictions_as_keras(browser, write, images, request, which):
     assert np.abs(found - expected).max() < 0.005
     assert np.array_equal(found.argmax(axis=1), expected.argmax(axis=1))
     close(page)
+
+
+def test_the_same_predictions_as_keras(browser, write, images, trained):
+    check_predictions(browser, write, images, trained)
+
+
+def test_the_same_predictions_as_keras_from_other_layers(browser, write, images, tiny):
+    check_predictions(browser, write, images, tiny)
 
 
 def drawings(n):

@@ -120,9 +120,12 @@ def test_a_training_with_other_settings_starts_anew(tmp_path, stand_in, training
     few = re.sub(r'"epochs": \d+', '"epochs": 2', source)
     assert few != source
     # An interruption: the folder of a training with other settings is left behind.
-    script.write_text(few.replace("shutil.rmtree(folder)  # only now", "pass  #"), encoding="utf-8")
+    end = "shutil.rmtree(folder, ignore_errors=True)  # only now"
+    assert few.count(end) == 1
+    script.write_text(few.replace(end, "pass  #"), encoding="utf-8")
     assert training_script(stand_in).wait(timeout=600) == 0
     left = list(tmp_path.glob("data/training-*"))
+    assert len(left) == 1
     script.write_text(re.sub(r'"epochs": \d+', '"epochs": 3', source), encoding="utf-8")
     text, _ = training_script(stand_in).communicate(timeout=600)
     assert "Starting with epoch 1." in text

@@ -192,16 +192,31 @@ def test_environment_yml_takes_its_packages_from_requirements_txt():
     assert pip == "pip"
 
 
-def test_every_requirement_is_pinned_above_its_floor():
+def requirements(name):
+    """Return {package: its specifier} of a list of packages."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            pins[canonicalize_name(name)] = version
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            requirement = Requirement(line)
-            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(one.name): one.specifier for one in wanted}
+
+
+def test_every_requirement_is_pinned_above_its_floor():
+    pins = requirements("constraints.txt")
+    for name, floor in requirements("requirements.txt").items():
+        (pin,) = pins[name]
+        assert floor.contains(pin.version), name
+
+
+def test_no_floor_is_older_than_what_colab_ships():
+    from packaging.version import Version
+
+    floors = requirements("requirements.txt")
+    on_colab = requirements("tests/elsewhere/colab-versions.txt")
+    both = floors.keys() & on_colab.keys()
+    assert len(both) > 10
+    for name in both:
+        (floor,), (pin,) = floors[name], on_colab[name]
+        oldest, shipped = Version(floor.version).release, Version(pin.version).release
+        assert oldest >= shipped[: len(oldest)], name
