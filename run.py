@@ -117,7 +117,8 @@ def failure(path, notebook, client, error):
     number = client.code_cells_executed
     cell = [c for c in notebook.cells if c.cell_type == "code" and c.source][number - 1]
     if isinstance(error, DeadKernelError):
-        why = "the kernel died; most often the machine ran out of memory"
+        why = "the kernel died; most often the machine ran out of memory: close other programs, "
+        why += "and run this again"
     else:
         why = f"{error.ename}: {error.evalue}"
     return (
@@ -161,9 +162,7 @@ def store_outputs(path, notebook):
     if [cell.source for cell in now.cells] != [cell.source for cell in notebook.cells]:
         print(f"{path.name} was edited while it was executed, so its outputs are not stored.")
         return
-    part = path.with_name(f"unfinished-{path.name}")
-    nbformat.write(notebook, part)
-    part.replace(path)
+    write_atomically(path, nbformat.writes(notebook) + "\n")
 
 
 def shrink_figures(notebook):
@@ -180,6 +179,16 @@ def shrink_figures(notebook):
                         image = few
                 image.save(file, "PNG", optimize=True)
                 output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
+
+
+def write_atomically(path, content):
+    """Write text or bytes under a temporary name, and rename: a file is whole, or the old one."""
+    part = path.with_name(f"unfinished-{path.name}")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def title(notebook):
@@ -222,7 +231,7 @@ def write_page(name, notebook):
     # No formulas, no scripts that ask for a loader: nothing is to be fetched from the internet.
     exporter.mathjax_url = exporter.require_js_url = ""
     body, _ = exporter.from_notebook_node(page, {"metadata": {"name": title(notebook)}})
-    (PAGES / f"{name}.html").write_text(body, encoding="utf-8")
+    write_atomically(PAGES / f"{name}.html", body)
 
 
 def write_draw_page():
@@ -256,7 +265,8 @@ def write_index(executed, stored, summary):
             how = f"{notebook.metadata['measured']['seconds']} s"
         link = f'<a href="{name}.html">{html.escape(title(notebook))}</a>'
         rows += f"<li>{link} <small>{how}</small></li>\n"
-    (PAGES / "index.html").write_text(
+    write_atomically(
+        PAGES / "index.html",
         f"""<!doctype html>
 <html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -273,7 +283,6 @@ def write_index(executed, stored, summary):
 <pre>{html.escape(summary)}</pre>
 </html>
 """,
-        encoding="utf-8",
     )
 
 
@@ -303,7 +312,7 @@ def main():
         except RuntimeError as error:
             print(f"\n{error}", file=sys.stderr)
             return 1
-        nbformat.write(notebook, PAGES / path.name)
+        write_atomically(PAGES / path.name, nbformat.writes(notebook))
         write_page(path.stem, notebook)
         print(f"\r    done in {notebook.metadata['measured']['seconds']} s", flush=True)
 
@@ -315,7 +324,7 @@ def main():
     if store:
         for name, notebook in executed.items():
             store_outputs(NOTEBOOKS / f"{name}.ipynb", notebook)
-        (ROOT / "README.png").write_bytes(readme_image(executed))
+        write_atomically(ROOT / "README.png", readme_image(executed))
     seconds = sum(notebook.metadata["measured"]["seconds"] for notebook in executed.values())
     print(f"\nAll of it took {seconds / 60:.1f} minutes.\n\n{summary}\n")
     if stored:

@@ -124,7 +124,10 @@ def measured(text, columns):
     return {tuple(plain(row.get(column, "")) for column in columns) for row in rows}
 
 
-MEASURED = ["seed", "epochs", "val_errors", "val_loss", "val_wrong", "test_errors", "test_wrong"]
+MEASURED = [
+    *("seed", "epochs", "val_errors", "val_loss", "val_wrong", "test_errors", "test_wrong"),
+    *("ensemble_errors", "ensemble_wrong", "member_errors", "stream_errors", "images_per_second"),
+]
 
 
 def test_nothing_that_was_ever_measured_disappears():

@@ -277,6 +277,22 @@ def test_a_full_disk_when_the_data_are_written(tmp_path, monkeypatch, full_disk,
     assert "stand-in.npz was not written" in message and "free disk space" in message
 
 
+@pytest.mark.parametrize("size", [0, 500])
+def test_a_full_disk_leaves_the_old_page(tmp_path, monkeypatch, full_disk, size):
+    import run
+
+    monkeypatch.setattr(run, "PAGES", tmp_path)
+    (tmp_path / "index.html").write_text("the old page")
+    full_disk(size)
+    with pytest.raises(OSError):
+        run.write_index({}, {}, "what was found")
+    full_disk(100_000_000)
+    assert (tmp_path / "index.html").read_text() == "the old page"
+    assert names(tmp_path) == ["index.html"]
+    run.write_index({}, {}, "what was found")
+    assert "what was found" in (tmp_path / "index.html").read_text()
+
+
 def test_stopping_while_a_file_is_written_leaves_nothing(tmp_path, writing):
     def stopped(path):
         path.write_text("half")

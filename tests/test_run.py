@@ -258,7 +258,7 @@ def test_a_failure_names_the_cell_and_the_reason():
         "NameError: more is not defined"
     )
     message = run.failure(path, notebook, client, DeadKernelError("dead"))
-    assert message.endswith("the kernel died; most often the machine ran out of memory")
+    assert message.endswith("ran out of memory: close other programs, and run this again")
 
 
 def test_epochs_are_shown_while_a_notebook_runs(capsys, monkeypatch):

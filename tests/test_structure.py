@@ -60,7 +60,7 @@ def test_figures_are_light(path):
 
 
 def test_all_notebooks_together_are_small():
-    assert sum(path.stat().st_size for path in NOTEBOOKS) < 5_000_000
+    assert sum(path.stat().st_size for path in NOTEBOOKS) < 4_500_000
 
 
 @every_notebook

@@ -102,7 +102,7 @@ def names_in(group):
 
 
 def multiply_accumulates(model):
-    """Count the multiply-accumulates of convolutions and dense layers for one picture."""
+    """Count the multiply-accumulates of convolutions and dense layers for one image."""
     import keras
     from recipes import EIGHT
 
