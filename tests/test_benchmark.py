@@ -142,6 +142,10 @@ def test_nothing_that_was_ever_measured_disappears():
         then = git("show", f"{version}:{path}")
         missing = measured(then, MEASURED) - measured(now, MEASURED)
         assert not missing, f"{len(missing)} rows of {version} are gone, among them {missing.pop()}"
+        if "recipe_hash" in then.splitlines()[0]:
+            columns = [*MEASURED, "recipe_hash"]
+            changed = {row for row in measured(then, columns) - measured(now, columns) if row[-1]}
+            assert not changed, f"since {version}, rows have got another hash: {changed}"
     # An earlier script had a table of its own
     *_, last = git("log", "--reverse", "--format=%h", "--", "tests/benchmarks/seeds.csv").split()
     then = git("show", f"{last}^:tests/benchmarks/seeds.csv")
@@ -455,7 +459,7 @@ def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch,
     monkeypatch.setattr(benchmark, "matmul_gflops", lambda: next(speeds))
     row = benchmark.run("a name", 2, group, "a purpose" if group is None else None)
     with np.load(stand_in) as file:
-        y_all, y_test = file["y_train"], file["y_test"]
+        x_all, y_all, y_test = file["x_train"], file["y_train"], file["y_test"]
     ((x_train, t_train), (x_val, t_val)) = trained[0]
     assert t_train.shape == (len(x_train), 10) and t_val.shape == (len(x_val), 10)
     if group in (None, "published"):
@@ -478,6 +482,9 @@ def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch,
         log_sum = np.log(9 + np.exp(5))
         assert row["val_loss"] == pytest.approx(log_sum - 5 * np.mean(~wrong), abs=1e-4)
     if group == "folds":
+        scored = {image.tobytes() for image in x_all[benchmark.fold(len(y_all), 2)]}
+        seen = {np.uint8(255 * image + 0.5).tobytes() for image in (*x_train, *x_val)}
+        assert not seen & scored, "no decision is made on what is scored"
         assert not {"training_seconds", "matmul_gflops"} & set(row), "runs in the background"
     else:
         assert row["matmul_gflops"] == 100.5 and row["seconds_to_99.0"] == 0.5
@@ -595,6 +602,29 @@ def test_the_stopwatch_leaves_out_validation(monkeypatch):
     assert stopwatch.seconds == 20 and stopwatch.epochs == 2
     assert stopwatch.reached == {0.990: 10, 0.995: 13}
     assert stopwatch.curves == {"val_accuracy": [0.991, 0.996], "loss": [0.1, 0.05]}
+
+
+def test_the_clock_of_the_quick_recipe_stops_before_it_is_scored(monkeypatch):
+    """On a clock that training moves by 3 seconds and prediction by 100."""
+    import recipes
+
+    class Network:
+        def predict(self, images, verbose):
+            clock[0] += 100
+            return np.eye(10)[np.arange(len(images)) % 10]
+
+    def train_fast(images, targets):
+        clock[0] += 3
+        return Network()
+
+    clock = [0]
+    monkeypatch.setattr(recipes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setitem(recipes.EIGHT, "train_fast", train_fast)
+    images = np.zeros((1000, 28, 28, 1), "float32"), np.eye(10)[np.arange(1000) % 10]
+    stopwatch = recipes.Stopwatch()
+    recipes.ours_fast(images, images, 1, stopwatch)
+    assert stopwatch.seconds == 3 and stopwatch.epochs == 1
+    assert stopwatch.reached == {0.990: 3, 0.995: 3}
 
 
 def test_keras_tells_the_stopwatch_when_validation_begins_and_ends(monkeypatch):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage as ndi
 from skimage.transform import warp
-from test_handwriting import IS_MNIST, functions_with_model
+from test_handwriting import IS_MNIST, functions_with_model, no_image, pixels, write_files
 
 on_mnist = pytest.mark.skipif(not IS_MNIST, reason="accuracies are about MNIST's model")
 NOTEBOOK_09 = definitions("09", DATA=ROOT / "data")
@@ -458,7 +458,48 @@ def test_rows_that_rise_or_fall_are_read(names, reader, degrees):
     assert text(names["read_digits"](photo.clip(0, 1), reader)) == [[3, 5, 2], [7, 4]]
 
 
-# --- files ----------------------------------------------------------------------------------------
+# --- files, and what is no photo ------------------------------------------------------------------
+
+
+class Unsure:
+    """A model that finds all classes equally likely."""
+
+    def predict_on_batch(self, images):
+        return np.full((len(images), 11), 1 / 11)
+
+
+@settings(deadline=None, max_examples=40)
+@given(no_image)
+def test_what_is_no_image_is_refused_with_the_reason(thing):
+    with pytest.raises(ValueError, match="not an image|too small|pixels should be"):
+        NOTEBOOK_09["read_digits"](thing, Unsure())
+
+
+@settings(deadline=None, max_examples=30)
+@given(pixels)
+def test_any_image_is_read_without_an_error(array):
+    rows = NOTEBOOK_09["read_digits"](array, Unsure())
+    height, width = array.shape[:2]
+    for top, left, bottom, right in (box for row in rows for _, _, box, _ in row):
+        assert 0 <= top < bottom <= height and 0 <= left < right <= width
+
+
+def test_without_a_reader_boxes_cannot_be_found(tmp_path):
+    find_digits = definitions("09", DATA=tmp_path)["find_digits"]
+    with pytest.raises(FileNotFoundError, match="reader.keras is missing: run this notebook"):
+        find_digits(1 - drawn_page()[0])
+
+
+@on_mnist
+def test_bad_files_get_their_sentence_and_the_others_are_read(names, reader, tmp_path, capsys):
+    bad, fine = write_files(tmp_path)
+    readings = names["read_pages"](tmp_path, reader, show=False)
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.strip().splitlines())
+    assert sorted(lines) == sorted([*bad, *fine]) and sorted(readings) == sorted(fine)
+    for name, reason in bad.items():
+        assert any(word in lines[name] for word in reason.split("|")), (name, lines[name])
+    for name in fine:
+        assert text(readings[name]) == [[1]], (name, lines[name])
 
 
 @on_mnist
@@ -476,6 +517,7 @@ def test_a_folder_of_pages_becomes_a_table_and_is_measured(names, reader, tmp_pa
     assert "bad.png: the file is empty, or not a JPEG, PNG" in printed
     assert "page: 4 of 5 correct, 0 false" in printed
     assert "bad: 0 of 2 correct, 0 false" in printed, "a page that cannot be read counts, too"
+    assert "2 of your pages have a text file\nall: 4 of 7 correct, 0 false; 0 without" in printed
     table = pd.read_csv(tmp_path / "page.csv")
     assert table["digit"].tolist() == [3, 5, 2, 7, 4]
     assert table["row"].tolist() == [1, 1, 1, 2, 2]
@@ -502,6 +544,13 @@ def test_pages(names, reader):
     total = read_held_out(names, reader, range(20))
     assert total["right"] >= 0.96 * total["digits"], total
     assert total["false"] <= 4, total
+
+
+@on_mnist
+def test_printed_forms(names, reader):
+    total = read_held_out(names, reader, range(12), kinds=("cells",))
+    assert total["right"] >= 0.9 * total["digits"], total
+    assert total["false"] <= 12, total
 
 
 @on_mnist

@@ -335,11 +335,13 @@ def test_a_member_file_cut_short_is_trained_again(tmp_path, notebook):
 
 
 def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, notebook):
+    """Both train the first member at the same time, and each would name its file."""
     folder, failed = tmp_path / "ensemble", []
+    train = waiting_at(tmp_path, lambda seed: seed == 1)
 
     def run(address):
         with distributed.Client(address, set_as_default=False) as client:
-            failed.append(notebook["train_ensemble"](client, range(1, 5), folder, train_tiny))
+            failed.append(notebook["train_ensemble"](client, range(1, 5), folder, train))
 
     with (
         cluster(tmp_path / "one", stand_in, n_workers=1) as (_, one),
@@ -348,10 +350,12 @@ def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, notebook):
         threads = [threading.Thread(target=run, args=(address,)) for address in (one, two)]
         for thread in threads:
             thread.start()
+        wait_until(lambda: sum(seed == 1 for seed, _ in began(tmp_path)) == 2, "both begin")
+        (tmp_path / "go").touch()
         for thread in threads:
             thread.join(2 * PATIENCE)
     assert failed == [{}, {}]
-    check_members(notebook, folder, [1, 2, 3, 4], "train_tiny on stand-in")
+    check_members(notebook, folder, [1, 2, 3, 4], "train_waiting on stand-in")
 
 
 def test_a_worker_over_its_memory_limit(tmp_path, stand_in, notebook):

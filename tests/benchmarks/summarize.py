@@ -11,7 +11,7 @@ import re
 import nbformat
 import numpy as np
 from conftest import NOTEBOOKS, code_cells, read
-from recipes import EIGHT
+from recipes import EIGHT, STORED_NAMES
 
 # The recipes of which 08 compares the single images that they get wrong
 COMPARED = ["keras-io", "ours-04-plain", "ours-04", "deotte", "ours-08-10", "ours-08", "ghouzam"]
@@ -98,7 +98,8 @@ def on_test(table, counted):
 def in_ablation(table):
     """Return the lines of WRONG_IN_ABLATION; each seed has its own images."""
     rows = table[table["group"].eq("changes") & table["superseded"].isna()]
-    rows = rows.assign(recipe=rows["recipe"].replace(EIGHT["NAMES_IN_TABLE"]))
+    today = {stored: name for name, stored in STORED_NAMES.items()}
+    rows = rows.assign(recipe=rows["recipe"].replace(today))
     lines = []
     for seed, runs in rows.groupby("seed"):
         runs = runs.set_index("recipe")
