@@ -421,14 +421,12 @@ def follow_notebooks(table):
     """Add what the notebooks have stored to the table, and write what 08 shows of it into 08."""
     import summarize
 
-    for name, (epochs, errors) in summarize.not_in_table(read(table)).items():
-        row = {"recipe": name, "group": "notebooks", "seed": 0 if name[-2:] == "08" else 42}
-        row |= {"epochs": epochs, "training_images": 55_000, "held_back": "at random"}
-        row |= {"data": "MNIST", "test_errors": errors, "commit": commit()}
-        row |= {"date": datetime.date.today().isoformat(), "superseded": ""}
-        row |= {"purpose": "outputs stored in the notebook"}
+    for name, run in summarize.not_in_table(read(table)).items():
+        row = {"recipe": name, "group": "notebooks", **run, "superseded": ""}
+        row |= {"training_images": 55_000, "held_back": "at random", "data": "MNIST"}
+        row |= {"commit": commit(), "date": datetime.date.today().isoformat()}
         append(table, row, lambda old, name=name: old["recipe"] == name)
-        print(f"added: {name}, {epochs} epochs, {errors} test errors")
+        print(f"added: {name}, {run}")
     rows = read(table)
     if summarize.write(rows, counted(rows)):
         print("08 shows the table as it is now: execute it")

@@ -146,25 +146,41 @@ def write(table, counted):
 
 
 def stored_runs():
-    """Return {recipe: (epochs, test errors)} for what the notebooks have trained and stored."""
+    """Return {recipe: columns of its row} for what the notebooks have trained and stored."""
     printed = {}
     for path in NOTEBOOKS:
         outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
         printed[path.name[:2]] = "".join(output.get("text", "") for output in outputs)
-    runs = {}
-    for number, name, sentence in (
-        ("03", "05", r"without augmentation .*: (\d+) errors in 10,000"),
-        ("04", "05", r"with augmentation .*: (\d+) errors in 10,000"),
-        ("08", "08", r"08's network after \d+ epochs .*: (\d+) errors in 10,000"),
+    runs, purpose = {}, "outputs stored in the notebook"
+    for number, name, seed, sentence in (
+        ("03", "05", 42, r"without augmentation .*: (\d+) errors in 10,000"),
+        ("04", "05", 42, r"with augmentation .*: (\d+) errors in 10,000"),
+        ("08", "08", 0, r"08's network after \d+ epochs .*: (\d+) errors in 10,000"),
     ):
         if found := re.search(f"Test accuracy (?:of )?{sentence}", printed[name]):
             epochs = re.findall(r"^Epoch \d+/(\d+)$", printed[number], re.M)
-            runs[f"notebook {number}"] = int(epochs[0]), int(found[1])
+            row = {"epochs": int(epochs[0]), "seed": seed, "test_errors": int(found[1])}
+            runs[f"notebook {number}"] = row | {"purpose": purpose}
+    found = {
+        who: re.search(rf"^{who} +(.+) errors(?:, (\d+) seeds)?$", printed["10"], re.M)
+        for who in ("single networks", "students", "ensemble")
+    }
+    if all(found.values()):  # one row for all of its networks
+        singles, students, ensemble = found.values()
+        row = {"seed": int(singles[2]), "members": int(singles[2])}
+        row |= {"ensemble_errors": int(ensemble[1])}
+        single = f"{singles[2]} single networks {singles[1]} test errors"
+        row["purpose"] = f"{purpose}: {single}, {students[2]} students {students[1]}"
+        runs["notebook 10"] = row
     return runs
 
 
 def not_in_table(table):
     """Return what of stored_runs the table does not have as the last execution of its notebook."""
     rows = table[table["group"].eq("notebooks") & table["superseded"].isna()]
-    known = {row.recipe: (row.epochs, row.test_errors) for row in rows.itertuples()}
-    return {name: run for name, run in stored_runs().items() if known.get(name) != run}
+    known = {row["recipe"]: row for row in rows.to_dict("records")}
+    return {
+        name: run
+        for name, run in stored_runs().items()
+        if any(known.get(name, {}).get(column) != value for column, value in run.items())
+    }
