@@ -152,7 +152,7 @@ def test_each_lesson_has_a_check_and_its_stored_verdicts_are_right(path):
 BANNED = (
     r"pictures?|set-up|story so far|by heart|over-fitting|overfits? on|hard core|held back|besides"
     r"|anew|upright|other people's|at ease|way back|in use,|hand(ed)? in|dear(er|est)?|half file"
-    r"|fall of P|running deviation"
+    r"|fall of P|running deviation|whole numbers?|five views|nothing bent|given up"
 )
 ALLOWED = ("Dear reader, I am not a picture.",)
 
@@ -161,7 +161,10 @@ def sources():
     for path in NOTEBOOKS:
         for cell in read(path).cells:
             yield path.name, cell.source
-    for name in ("README.md", "TEACHING.md", "data/README.md", "run.py", "data/get_mnist.py"):
+    names = ["README.md", "TEACHING.md", "data/README.md", "data/get_mnist.py", "run.py"]
+    names += ["recaps.py", "badges.py", "tests/benchmarks/benchmark.py"]
+    names += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "web").iterdir())]
+    for name in names:
         yield name, Path(ROOT / name).read_text(encoding="utf-8")
 
 
