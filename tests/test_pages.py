@@ -131,6 +131,46 @@ def test_boxes_in_reading_order(names, reader, flip):
         assert abs(box[1] - left) <= 4
 
 
+y, x = np.mgrid[-1:1:300j, -1:1:400j]
+CONDITIONS = {
+    "blurred": lambda page: ndi.gaussian_filter(1 - page, 3),
+    "dark corners": lambda page: (1 - 0.8 * page) * (1 - 0.3 * (x**2 + y**2)),
+    "half in the sun": lambda page: (1 - 0.8 * page) * np.where(x + y / 2 > 0.1, 1, 0.45),
+    "overexposed": lambda page: 1.6 * (1 - 0.7 * page),
+    "pencil": lambda page: 0.85 - 0.15 * page,
+    "noisy": lambda page: 0.9 - 0.7 * page + np.random.default_rng(0).normal(0, 0.06, page.shape),
+    "digits of 14 pixels": lambda page: ndi.zoom(ndi.gaussian_filter(1 - page, 2), 0.16, order=1),
+    "digits of 500 pixels": lambda page: ndi.zoom(1 - page, 6, order=1),
+}
+
+
+@on_mnist
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_light_pens_and_sizes(names, reader, condition):
+    for digits in (((3, 5, 8), (2, 6)), ((7, 4, 9), (0, 1))):
+        photo = CONDITIONS[condition](drawn_page(digits)[0]).clip(0, 1)
+        assert text(names["read_digits"](photo, reader)) == [list(row) for row in digits]
+
+
+@on_mnist
+def test_a_single_digit_may_be_larger_than_most_photos(names, reader):
+    photo = ndi.zoom(1 - drawn_page()[0][:160, 20:160], 12, order=1)
+    assert text(names["read_digits"](photo.clip(0, 1), reader)) == [[3]]
+
+
+@on_mnist
+def test_dashes_dots_and_scribbles_are_no_digits(names, reader):
+    for digits in (((3, 5, 8), (2, 6)), ((7, 4, 9), (0, 1))):
+        page, _ = drawn_page(digits)
+        page[20:24, 130:150] = page[140:143, 300:360] = 1  # dashes
+        page[150:158, 150:158] = 1  # a dot
+        along = np.linspace(0, 1, 4000)  # a scribble beside the second row
+        center = 215 + 28 * np.sin(35 * along + 1), 300 + 45 * np.sin(26 * along) + 10 * along
+        for rows, columns in itertools.product(range(-2, 3), repeat=2):
+            page[(center[0] + rows).astype(int), (center[1] + columns).astype(int)] = 1
+        assert text(names["read_digits"](1 - page, reader)) == [list(row) for row in digits]
+
+
 # --- the steps, one by one ------------------------------------------------------------------------
 
 
