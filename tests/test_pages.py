@@ -213,6 +213,24 @@ def test_the_sides_of_a_printed_cell_go_with_its_lines_and_the_digit_stays():
     assert ndi.label(without)[1] == 1
 
 
+def test_short_cells_go_and_the_digits_in_them_stay():
+    mask = np.zeros((300, 500), bool)
+    mask[100:109, 100:309] = mask[190:199, 100:309] = True  # two cells with thick lines
+    for left in (100, 200, 300):
+        mask[100:199, left : left + 9] = True
+    digits = np.zeros_like(mask)
+    digits[120:180, 145:153] = True  # a 1 in the first
+    digits[150:192, 250:258] = True  # and in the second one that stands on the line
+    digits[40:90, 400:440] = True  # an open 0 with a spot in it: no cell
+    digits[48:82, 408:432] = False
+    digits[63:67, 418:422] = True
+    kept = NOTEBOOK_09["erase_frames"](mask | digits)
+    assert kept[120:180, 145:153].all() and kept[150:186, 250:258].all()
+    assert (kept & digits)[:, 380:].sum() == digits[:, 380:].sum()
+    assert (kept & mask & ~digits).sum() < 0.01 * mask.sum()
+    assert ndi.label(kept, np.ones((3, 3)))[1] == 4
+
+
 def on_a_table(page, seed, table=0.3):
     """Photograph a page, float (h, w, 3), on a table: float (460, 620, 3), and its corners."""
     h, w = page.shape[:2]
