@@ -5,6 +5,8 @@ Nothing here is timed; the accuracy is measured on the held-out part of `digit_i
 
 import functools
 import itertools
+import subprocess
+import sys
 
 import digit_images
 import keras
@@ -581,6 +583,33 @@ def test_a_folder_of_pages_becomes_a_table_and_is_measured(names, reader, tmp_pa
     assert table["row"].tolist() == [1, 1, 1, 2, 2]
     assert table["column"].tolist() == [1, 2, 3, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my-digits", "page.csv"]
+
+
+LARGE = """
+import resource, sys
+sys.path[:0] = {path!r}
+import keras, numpy as np
+from conftest import definitions
+names = definitions("09", DATA=None, data_name="MNIST")
+photo = np.load({photo!r})
+rows = names["read_digits"](photo, keras.models.load_model({reader!r}))
+unit = 1 if sys.platform == "darwin" else 1024
+print([[digit for digit, *_ in row] for row in rows])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9)
+"""
+
+
+@on_mnist
+def test_a_photo_of_12_megapixels_needs_less_than_one_and_a_half_gigabytes(nbval, tmp_path):
+    pytest.importorskip("resource", reason="this system does not tell how much memory was used")
+    page = ndi.zoom(1 - drawn_page(((3, 5, 8), (7, 4)))[0], 10, order=1)
+    np.save(tmp_path / "photo.npy", np.uint8(255 * page.clip(0, 1))[..., None].repeat(3, axis=2))
+    places = {"path": sys.path, "photo": str(tmp_path / "photo.npy")}
+    code = LARGE.format(**places, reader=str(nbval[0] / "data" / "reader.keras"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    read, gigabytes = done.stdout.splitlines()
+    assert read == "[[3, 5, 8], [7, 4]]" and float(gigabytes) < 1.5
 
 
 # --- How good it is, on images that it was not tuned with ---------------------------------------
