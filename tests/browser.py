@@ -19,7 +19,7 @@ if CHROMIUM is None:
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 TOKEN = secrets.token_hex(16)  # lets nobody else on this machine in
-PATIENCE = 300_000  # milliseconds; the first run may have to train a quick model on a busy machine
+PATIENCE = 600_000  # milliseconds; the first run may have to train a quick model on a busy machine
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight exist, too
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},

@@ -111,7 +111,7 @@ def start(folder, stand_in, log):
 
 def wait_until(condition, process, log):
     """Wait until the condition holds. Returns whether it did before the process ended."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not condition():
         if process.poll() is not None:
             return condition()

@@ -26,7 +26,7 @@ import cloudpickle  # noqa: E402  comes with Dask
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 QUICK = definitions("10", "QUICK", "RandomAffine", "affine_transforms")["QUICK"]
-PATIENCE = 120  # seconds; the machine may be busy with other tests
+PATIENCE = 600  # seconds; the machine may be busy with other tests
 
 
 # --- what is trained -----------------------------------------------------------------------------
