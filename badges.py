@@ -14,11 +14,11 @@ name is invalid. If any file has no place for its badge, no file is changed.
 
 import argparse
 import json
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
+
+from recaps import write_atomically
 
 ROOT = Path(__file__).resolve().parent
 IMAGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -65,17 +65,6 @@ def changes(root, repo, branch):
     return {path: text for path, text in new.items() if text != old[path]}
 
 
-def write(path, text):
-    """Write a file atomically: it is either completely new or as it was before."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(text.encode("utf-8"))
-        shutil.copymode(path, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def main(arguments=None, root=ROOT):
     parser = argparse.ArgumentParser(description='Write "Open in Colab" badges.')
     parser.add_argument(
@@ -88,7 +77,7 @@ def main(arguments=None, root=ROOT):
     try:
         new = changes(root, wishes.repo, wishes.branch)
         for path, text in new.items():
-            write(path, text)
+            write_atomically(path, text)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

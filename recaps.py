@@ -18,6 +18,7 @@ import argparse
 import ast
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -178,6 +179,18 @@ def changed_cells(path, notebook, setup, lessons, known):
     return changed
 
 
+def write_atomically(path, content):
+    """Write text or bytes under a temporary name, and rename: a file is whole, or the old one."""
+    part = path.with_name(f"unfinished-{path.name}")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        if path.exists():
+            shutil.copymode(path, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Write setup and recap cells.")
     parser.add_argument("--check", action="store_true", help="only say which copies differ")
@@ -198,11 +211,7 @@ def main():
             differing += 1
             print(f"{path.name}: {title}")
             if not wishes.check:
-                part = path.with_name(f"unfinished-{path.name}")
-                part.write_text(
-                    json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
-                part.replace(path)
+                write_atomically(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
     return 1 if wishes.check and differing else 0
 
 

@@ -32,6 +32,7 @@ from PIL import Image
 from traitlets.config import Config
 
 import recaps
+from recaps import write_atomically
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS, DATA, PAGES = ROOT / "notebooks", ROOT / "data", ROOT / "pages"
@@ -179,16 +180,6 @@ def shrink_figures(notebook):
                         image = few
                 image.save(file, "PNG", optimize=True)
                 output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
-
-
-def write_atomically(path, content):
-    """Write text or bytes under a temporary name, and rename: a file is whole, or the old one."""
-    part = path.with_name(f"unfinished-{path.name}")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def title(notebook):

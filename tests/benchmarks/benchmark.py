@@ -514,9 +514,11 @@ def choose(names):
             except ValueError as error:
                 sys.exit(f"{wish}: {error}")
             continue
-        usual = {key: count for key, count in known.items() if key[0] != "backends"}
-        found = {key: count for key, count in known.items() if wish in key}
-        found |= usual if wish == "all" else {}
+        found = {
+            key: count
+            for key, count in known.items()
+            if wish in key or (wish == "all" and key[0] != "backends")
+        }
         if not found:
             there = ", ".join(["all", *groups, *(name for _, name in known)])
             sys.exit(f"{wish} is neither a recipe nor a group; there are {there}")
