@@ -183,7 +183,9 @@ def test_the_runner_prints_no_warning_of_the_kernel(tmp_path, capfd):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
     nbformat.write(notebook, tmp_path / "tiny.ipynb")
     run.execute(tmp_path / "tiny.ipynb")
-    assert capfd.readouterr().err == ""
+    # On a busy machine, ZeroMQ sometimes ends a kernel with this after the kernel's last answer.
+    late = r"Assertion failed: pfd\.revents & POLLIN \(src/signaler\.cpp:\d+\)\n"
+    assert re.sub(late, "", capfd.readouterr().err) == ""
 
 
 def test_a_wrong_mnist_file_stops_the_runner(monkeypatch):
