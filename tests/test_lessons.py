@@ -161,8 +161,9 @@ def sources():
     for path in NOTEBOOKS:
         for cell in read(path).cells:
             yield path.name, cell.source
-    names = ["README.md", "TEACHING.md", "data/README.md", "data/get_mnist.py", "run.py"]
-    names += ["recaps.py", "badges.py", "tests/benchmarks/benchmark.py"]
+    names = ["README.md", "CONTRIBUTING.md", "TEACHING.md", "data/README.md"]
+    names += ["data/get_mnist.py", "run.py", "recaps.py", "badges.py"]
+    names += ["tests/benchmarks/benchmark.py"]
     names += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "web").iterdir())]
     for name in names:
         yield name, Path(ROOT / name).read_text(encoding="utf-8")

@@ -59,6 +59,7 @@ def test_the_history_tells_of_every_epoch(left):
 # --- README.md ---------------------------------------------------------------------------------
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAPERS = ["README.md", "CONTRIBUTING.md", "TEACHING.md", "data/README.md"]
 
 
 def stored_text(number):
@@ -163,12 +164,16 @@ def test_readme_folds_are_those_of_the_benchmark():
     assert (errors["ours-08"] < errors["ours-04"]).all()
 
 
-def test_readme_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", README)
-    assert len(links) > 8
-    for link in links:
+@pytest.mark.parametrize("name", PAPERS)
+def test_links_and_commands_lead_somewhere(name):
+    page = ROOT / name
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
         if not link.startswith("https://"):
-            assert (ROOT / link.split("#")[0]).exists(), link
+            assert (page.parent / link.split("#")[0]).exists(), link
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    commands = re.findall(r"(?:^ {4}|`)make ([\w./-]+)", text, re.M)
+    assert commands and set(commands) <= set(targets)
 
 
 def test_readme_image_is_the_one_in_the_notebook():
