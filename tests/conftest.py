@@ -29,6 +29,7 @@ if os.environ.get("CI"):
 
 sys.path[:0] = [str(ROOT), str(ROOT / "data")]
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the notebooks
 
 
 def read(path):
@@ -144,8 +145,8 @@ def copy_tree(target):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the tests that need all notebooks executed last: this goes on beside the others."""
-    items.sort(key=lambda item: "nbval" in item.fixturenames)
+    """Put the tests that need what notebooks leave last: these are executed beside the others."""
+    items.sort(key=lambda item: ("nbval" in item.fixturenames, "left_file" in item.fixturenames))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -155,7 +156,8 @@ def beside(request, tmp_path_factory):
     Most tests keep one core busy and nbval two, so no core is idle. Yields the copy of the tree in
     which the notebooks run, the file that gets nbval's report, and the process.
     """
-    if not any("nbval" in item.fixturenames for item in request.session.items):
+    needed = {"nbval", "left_file"}
+    if not any(needed & set(item.fixturenames) for item in request.session.items):
         yield None
         return
     folder = tmp_path_factory.mktemp("nbval")
@@ -179,6 +181,23 @@ def beside(request, tmp_path_factory):
         for one in [*psutil.Process(process.pid).children(recursive=True), process]:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
+
+
+@pytest.fixture(scope="session")
+def left_file(beside):
+    """A function that waits for a file which a notebook leaves in the data folder of the copy.
+
+    It returns the file's path, also if all notebooks have ended without it.
+    """
+    assert beside, "name the fixture among the test's arguments: see pytest_collection_modifyitems"
+    tree, _, process = beside
+
+    def wait(name):
+        while not (tree / "data" / name).exists() and process.poll() is None:
+            time.sleep(1)
+        return tree / "data" / name
+
+    return wait
 
 
 @pytest.fixture(scope="session")

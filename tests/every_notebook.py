@@ -12,9 +12,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-# 03 and 04 leave the models that the others load. Long ones follow first, so that both cores are
-# busy to the end; 07 comes before 09, whose network it would use.
-FIRST = {"03": ["10", "08", "01", "00", "02"], "04": ["07", "09", "11", "05", "06"]}
+# Long ones come early, so that both cores are busy to the end, and 04 and 09 before others, because
+# tests wait for their networks. 07 comes before 09, whose network it would use.
+ORDER = ["04", "03", "08", "07", "09", "10", "01", "11", "05", "06", "00", "02"]
+AFTER = {"05": ["03", "04"], "06": ["04"], "07": ["04"], "09": ["07"], "11": ["04"]}
 
 
 def main(tree, how):
@@ -24,11 +25,12 @@ def main(tree, how):
         *("--no-header", "--color", "no"),
     ]
     paths = {path.name[:2]: path for path in (tree / "notebooks").glob("[0-9][0-9]-*.ipynb")}
-    assert paths.keys() == FIRST.keys() | {number for later in FIRST.values() for number in later}
+    assert sorted(ORDER) == sorted(paths)
+    ends = {}
 
-    def run(number, after=None):
-        if after:
-            after.result()  # wait for the model
+    def run(number):
+        for earlier in AFTER.get(number, ()):
+            ends[earlier].result()  # wait for its network
         whole = [*command, f"notebooks/{paths[number].name}"]
         done = subprocess.run(whole, cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         sys.stdout.buffer.write(done.stdout)  # in one piece, not line by line with another's
@@ -36,10 +38,8 @@ def main(tree, how):
         return done.returncode
 
     with ThreadPoolExecutor(2) as pool:
-        ends = {number: pool.submit(run, number) for number in FIRST}
-        for number, later in FIRST.items():
-            for name in later:
-                ends[name] = pool.submit(run, name, ends[number])
+        for number in ORDER:
+            ends[number] = pool.submit(run, number)
     return max(abs(end.result()) for end in ends.values())  # of a killed process: below 0
 
 

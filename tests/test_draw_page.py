@@ -65,10 +65,9 @@ def tiny(images, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(nbval):
+def trained(left_file):
     """The model that notebook 04 has left in the tested copy."""
-    tree, _ = nbval
-    return tree / "data" / "model.keras"
+    return left_file("model.keras")
 
 
 @pytest.fixture(scope="module")

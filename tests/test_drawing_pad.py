@@ -17,7 +17,7 @@ SLOW = (
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, nbval):
+def lab(tmp_path_factory, left_file):
     """Start JupyterLab on a copy of the notebook that ends with the pad; return its address."""
     home = tmp_path_factory.mktemp("lab")
     notebook = nbformat.read(next(p for p in NOTEBOOKS if p.name.startswith("07")), as_version=4)
@@ -29,8 +29,7 @@ def lab(tmp_path_factory, nbval):
     (home / "notebooks").mkdir()
     (home / "data").mkdir()
     nbformat.write(notebook, home / "notebooks" / "pad.ipynb")
-    tree, _ = nbval
-    shutil.copy(tree / "data" / "model.keras", home / "data")
+    shutil.copy(left_file("model.keras"), home / "data")
     environment = {}
     if data_file().name == "mnist.npz":  # the data folder decides what the digits are called
         (home / "data" / "mnist.npz").symlink_to(data_file())

@@ -38,10 +38,9 @@ def load_model(names, folder):
 
 
 @pytest.fixture(scope="module")
-def names(nbval):
+def names(left_file):
     """The notebook's functions, with the model that notebook 04 has left in the tested copy."""
-    tree, _ = nbval
-    return functions_with_model("07", tree / "data")
+    return functions_with_model("07", left_file("model.keras").parent)
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +195,9 @@ def test_light_and_shadow_make_no_difference():
 
 @pytest.mark.skipif(not IS_MNIST, reason="accuracies are about MNIST's model")
 @pytest.mark.parametrize("network", ["model", "reader"])
-def test_single_drawn_digits(names, model, network):
+def test_single_drawn_digits(names, model, network, left_file):
     if network == "reader":  # of notebook 09: the pad and the files of 07 are read by it
+        left_file("reader.keras")
         model = names["load_reader"]()
     drawn = [single_digit(seed, "held out") for seed in range(400)]
     prepared = np.stack([names["to_mnist_style"](image) for image, _, _ in drawn])

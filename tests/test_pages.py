@@ -35,10 +35,9 @@ def page_digits(part):
 
 
 @pytest.fixture(scope="module")
-def names(nbval):
+def names(left_file):
     """The notebook's functions, with the models that the notebooks have left in the tested copy."""
-    tree, _ = nbval
-    names = functions_with_model("09", tree / "data")
+    names = functions_with_model("09", left_file("reader.keras").parent)
     names["reader"] = names["load_reader"]()
     assert names["reader"] is not None, "notebook 09 has not saved data/reader.keras"
     return names
@@ -602,13 +601,13 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 
 
 @on_mnist
-def test_a_photo_of_12_megapixels_needs_less_than_one_and_a_half_gigabytes(nbval, tmp_path):
+def test_a_photo_of_12_megapixels_needs_less_than_one_and_a_half_gigabytes(left_file, tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux tells the most memory that a process has used")
     page = ndi.zoom(1 - drawn_page(((3, 5, 8), (7, 4)))[0], 10, order=1)
     np.save(tmp_path / "photo.npy", np.uint8(255 * page.clip(0, 1))[..., None].repeat(3, axis=2))
     places = {"path": sys.path, "photo": str(tmp_path / "photo.npy")}
-    code = LARGE.format(**places, reader=str(nbval[0] / "data" / "reader.keras"))
+    code = LARGE.format(**places, reader=str(left_file("reader.keras")))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     read, gigabytes = done.stdout.splitlines()
