@@ -46,7 +46,9 @@ def ends(marked, tmp_path_factory):
     for number in LESSONS:
         lesson = code_cells(read(next(p for p in NOTEBOOKS if p.name.startswith(number))))
         cells = []
-        for probabilities in MODELS.values():  # one kernel: starting TensorFlow takes the longest
+        for name, probabilities in MODELS.items():  # one kernel: starting TensorFlow takes long
+            if number == "09" and name == "never correct":
+                continue  # the digits on a page have no label: the same as "always correct"
             setup, *others = (nbformat.v4.new_code_cell(cell.source) for cell in lesson)
             cells += [setup, nbformat.v4.new_code_cell(PREDICT.format(probabilities)), *others]
         notebooks[number] = nbformat.v4.new_notebook(cells=cells)
