@@ -94,12 +94,11 @@ def test_notebooks_with_badges_are_still_lessons(tree, monkeypatch):
         assert first_line.startswith("[") and LINK.search(first_line)
 
 
-def test_readme_with_badges_is_still_right(tree, monkeypatch):
+def test_readme_with_badges_is_still_right(tree):
     before = (tree / "README.md").read_text(encoding="utf-8")
     badges.main(["ann/digits"], tree)
     after = (tree / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(test_results, "README", after)
-    test_results.test_readme_links_lead_somewhere()
+    test_results.check_links_and_commands(after, ROOT)
     for old, new in zip(before.splitlines(), after.splitlines(), strict=True):
         assert new.count("|") == old.count("|"), "as many columns as before"
         assert new.split("|")[2:] == old.split("|")[2:], "only the first column has changed"
