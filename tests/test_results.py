@@ -165,18 +165,25 @@ def test_readme_folds_are_those_of_the_benchmark():
 
 
 def check_links_and_commands(text, folder):
-    """Every link of a text in this folder leads to a file, and every make command to a target."""
-    for link in re.findall(r"\]\(([^)]+)\)", text):
+    """Check that each link of a text in this folder leads to a file, each make command to a target.
+
+    Returns the links.
+    """
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    for link in links:
         if not link.startswith("https://"):
             assert (folder / link.split("#")[0]).exists(), link
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     commands = re.findall(r"(?:^ {4}|`)make ([\w./-]+)", text, re.M)
     assert commands and set(commands) <= set(targets)
+    return links
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_links_and_commands_lead_somewhere(name):
-    check_links_and_commands((ROOT / name).read_text(encoding="utf-8"), (ROOT / name).parent)
+    page = ROOT / name
+    links = check_links_and_commands(page.read_text(encoding="utf-8"), page.parent)
+    assert len(links) > 8 or name != "README.md"
 
 
 def test_readme_image_is_the_one_in_the_notebook():
