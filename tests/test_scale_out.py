@@ -119,6 +119,13 @@ def cluster(folder, data, n_workers=2, memory_limit="2GiB", **variables):
             yield scheduler, json.loads(found.read_text())["address"]
 
 
+@pytest.fixture(scope="module")
+def two_workers(stand_in, tmp_path_factory):
+    """The address of a scheduler with two workers, for tests that leave it as it was."""
+    with cluster(tmp_path_factory.mktemp("dask"), stand_in) as (_, address):
+        yield address
+
+
 @pytest.fixture
 def notebook(tmp_path, stand_in, monkeypatch):
     """The definitions of notebook 10, with a data folder of their own and the stand-in as data."""
@@ -155,11 +162,8 @@ for seed in (1, 2):
 """
 
 
-def test_workers_train_the_same_members_as_one_process(tmp_path, stand_in, notebook):
-    with (
-        cluster(tmp_path / "dask", stand_in) as (_, address),
-        distributed.Client(address) as client,
-    ):
+def test_workers_train_the_same_members_as_one_process(tmp_path, two_workers, notebook):
+    with distributed.Client(two_workers) as client:
         failed = notebook["train_ensemble"](client, [1, 2], tmp_path / "workers")
         disturbed = notebook["train_ensemble"](client, [3, 4], tmp_path / "more", train_watching)
     assert failed == disturbed == {}
@@ -181,12 +185,9 @@ def test_workers_train_the_same_members_as_one_process(tmp_path, stand_in, noteb
 # --- 2. to 4. Processes that die -----------------------------------------------------------------
 
 
-def test_a_worker_killed_in_the_middle_of_training(tmp_path, stand_in, notebook, capsys):
+def test_a_worker_killed_in_the_middle_of_training(tmp_path, two_workers, notebook, capsys):
     train, folder, failed = waiting_at(tmp_path), tmp_path / "ensemble", []
-    with (
-        cluster(tmp_path / "dask", stand_in) as (_, address),
-        distributed.Client(address) as client,
-    ):
+    with distributed.Client(two_workers) as client:
         arguments = client, [1, 2, 3, 4], folder, train
         thread = threading.Thread(
             target=lambda: failed.append(notebook["train_ensemble"](*arguments))
@@ -199,6 +200,7 @@ def test_a_worker_killed_in_the_middle_of_training(tmp_path, stand_in, notebook,
         (tmp_path / "go").touch()
         thread.join(PATIENCE)
         assert failed == [{}]
+        client.wait_for_workers(2, timeout=PATIENCE)
     members = check_members(notebook, folder, [1, 2, 3, 4], "train_waiting on stand-in")
     attempts = [seed for seed, _ in began(tmp_path)]
     assert attempts.count(lost) == 2, "what was lost is trained again"
@@ -207,7 +209,7 @@ def test_a_worker_killed_in_the_middle_of_training(tmp_path, stand_in, notebook,
     assert "4 of 4 members" in capsys.readouterr().out
 
 
-def test_a_scheduler_killed(tmp_path, stand_in, notebook):
+def test_a_scheduler_killed(tmp_path, stand_in, two_workers, notebook):
     """Finished members are kept; the message says how to go on; going on trains the others only."""
     folder, caught = tmp_path / "ensemble", []
     train = waiting_at(tmp_path, wait_for=lambda seed: seed > 2)
@@ -232,10 +234,7 @@ def test_a_scheduler_killed(tmp_path, stand_in, notebook):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
     (tmp_path / "go").touch()
-    with (
-        cluster(tmp_path / "again", stand_in) as (_, address),
-        distributed.Client(address) as client,
-    ):
+    with distributed.Client(two_workers) as client:
         assert notebook["train_ensemble"](client, [1, 2, 3, 4], folder, train) == {}
     check_members(notebook, folder, [1, 2, 3, 4], "train_waiting on stand-in")
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
@@ -265,21 +264,20 @@ def test_a_scheduler_without_workers(tmp_path, notebook, monkeypatch, capsys):
             assert client.submit(sum, [20, 22]).result() == 42
 
 
-def test_a_scheduler_elsewhere_is_used(tmp_path, stand_in, notebook, monkeypatch, capsys):
-    with cluster(tmp_path / "dask", stand_in) as (_, address):
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
-        with notebook["connect"](patience=PATIENCE) as client:
-            assert client.scheduler.address == address and client.cluster is None
-            assert capsys.readouterr().out == ""
-            notebook["client"] = client
-            with notebook["connect"](patience=PATIENCE):
-                assert client.status == "closed", "that of an earlier run of the cell"
+def test_a_scheduler_elsewhere_is_used(two_workers, notebook, monkeypatch, capsys):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", two_workers)
+    with notebook["connect"](patience=PATIENCE) as client:
+        assert client.scheduler.address == two_workers and client.cluster is None
+        assert capsys.readouterr().out == ""
+        notebook["client"] = client
+        with notebook["connect"](patience=PATIENCE):
+            assert client.status == "closed", "that of an earlier run of the cell"
 
 
 # --- 5. and 6. Members and files that are bad ----------------------------------------------------
 
 
-def test_a_member_that_raises(tmp_path, stand_in, notebook):
+def test_a_member_that_raises(tmp_path, two_workers, notebook):
     def train_or_fail(images, targets, seed):
         (tmp_path / f"began-{seed}-{os.getpid()}-{time.time_ns()}").touch()
         if seed == 2:
@@ -287,10 +285,7 @@ def test_a_member_that_raises(tmp_path, stand_in, notebook):
         return train_tiny(images, targets, seed)
 
     folder = tmp_path / "ensemble"
-    with (
-        cluster(tmp_path / "dask", stand_in) as (_, address),
-        distributed.Client(address) as client,
-    ):
+    with distributed.Client(two_workers) as client:
         failed = notebook["train_ensemble"](client, [1, 2, 3], folder, train_or_fail)
     assert list(failed) == [2] and "not a number" in str(failed[2])
     check_members(notebook, folder, [1, 3], "train_or_fail on stand-in")
