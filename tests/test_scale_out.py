@@ -329,7 +329,7 @@ def test_a_member_file_cut_short_is_trained_again(tmp_path, notebook):
 # --- 7. and 8. Too many at once ------------------------------------------------------------------
 
 
-def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, notebook):
+def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, two_workers, notebook):
     """Both train the first member at the same time, and each would name its file."""
     folder, failed = tmp_path / "ensemble", []
     train = waiting_at(tmp_path, lambda seed: seed == 1)
@@ -338,11 +338,8 @@ def test_two_notebooks_at_once_in_the_same_folder(tmp_path, stand_in, notebook):
         with distributed.Client(address, set_as_default=False) as client:
             failed.append(notebook["train_ensemble"](client, range(1, 5), folder, train))
 
-    with (
-        cluster(tmp_path / "one", stand_in, n_workers=1) as (_, one),
-        cluster(tmp_path / "two", stand_in, n_workers=1) as (_, two),
-    ):
-        threads = [threading.Thread(target=run, args=(address,)) for address in (one, two)]
+    with cluster(tmp_path / "other", stand_in, n_workers=1) as (_, other):
+        threads = [threading.Thread(target=run, args=(one,)) for one in (two_workers, other)]
         for thread in threads:
             thread.start()
         wait_until(lambda: sum(seed == 1 for seed, _ in began(tmp_path)) == 2, "both begin")
@@ -417,12 +414,12 @@ def test_a_local_worker_has_one_thread_no_gpu_and_ordinary_memory(notebook):
     assert "MALLOC_TRIM_THRESHOLD_" not in found
 
 
-def test_shards_are_scored_whole_and_in_order(tmp_path, notebook):
+def test_shards_are_scored_whole_and_in_order(tmp_path, two_workers, notebook):
     """The stream of images: what is written is what is scored, whoever does it."""
     pandas = notebook["pd"]
     model = train_tiny(np.random.rand(64, 28, 28, 1), np.eye(10)[np.arange(64) % 10], 1)
     model.save(tmp_path / "tiny.keras")
-    with notebook["start_cluster"](1) as here, distributed.Client(here) as client:
+    with distributed.Client(two_workers) as client:
         write, score = notebook["write_shard"], notebook["score_shard"]
         names = client.gather(client.map(write, range(3), folder=tmp_path, n_images=700))
         assert names == [f"shard-{k:05d}.parquet" for k in range(3)]
@@ -444,12 +441,12 @@ def test_shards_are_scored_whole_and_in_order(tmp_path, notebook):
         assert result["confidence"].between(0.1, 1.001).all() and one["memory_mb"] > 50
 
 
-def test_the_other_way_in_works_as_it_is_written(tmp_path, stand_in, notebook):
+def test_the_other_way_in_works_as_it_is_written(tmp_path, two_workers, notebook):
     """The lines with joblib in the text, which no cell runs."""
     path = next((ROOT / "notebooks").glob("10-*.ipynb"))
     (text,) = (cell.source for cell in read(path).cells if "import joblib" in cell.source)
     lines = text.split("```python\n")[1].split("```")[0]
     space = notebook | {"SEEDS": [1, 2], "train_quick": train_tiny}
-    with notebook["start_cluster"](2) as here, distributed.Client(here):
+    with distributed.Client(two_workers):
         exec(lines, space)
     check_members(notebook, tmp_path / "ensemble", [1, 2], "train_tiny on stand-in")

@@ -638,15 +638,15 @@ function showOrigin() {
   body.setAttribute("aria-label", "The calculation");
   if (isMap) body.append(figure(inLarge(index, channel), index ? "this map" : "the image"));
   if (index === 0) {
-    sentence.append("A pixel between 0 (paper) and 1 (ink). In the maps, all numbers are marked " +
-      "whose receptive field contains it.");
+    sentence.append("A pixel between 0 (paper) and 1 (ink). The maps mark every number that " +
+      "depends on it.");
   } else if (layers[index - 1].kind === "pooling") {
     showPooling(body, sentence);
   } else {
     showProducts(body, sentence, value);
   }
   if (index > 0) body.append(figure(inLarge(0, 0), "its receptive field"));
-  const hint = pinned ? "(Held: Escape lets go.)" : "(Click to hold it.)";
+  const hint = pinned ? "(Pinned: press Escape to release it.)" : "(Click to pin it.)";
   origin.replaceChildren(
     make("div", { className: "head" },
       make("p", {}, make("strong", { textContent: name }), " ", sentence, " ",
@@ -712,8 +712,8 @@ function showProducts(body, sentence, value) {
     figure(table(weights), captions[1]), sign("="), figure(table(products), captions[2]));
   if (n > 1) body.append(figure(sumsChart(sums), `all ${n} sums: click one`));
   const total = sums.reduce((a, b) => a + b, 0), bias = layer.bias[pick.channel];
-  sentence.append(`All products together ${number(total)}, plus the bias ${number(bias)}, are `,
-    make("b", { textContent: number(total + bias) }));
+  sentence.append(`The products add up to ${number(total)}; with the bias ${number(bias)}, ` +
+    "this makes ", make("b", { textContent: number(total + bias) }));
   if (layer.activation === "relu") {
     sentence.append(total + bias > 0 ? ". ReLU keeps it." : ". ReLU turns it into 0.");
   } else {
