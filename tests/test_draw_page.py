@@ -411,7 +411,7 @@ def test_each_number_is_explained_by_what_it_is_computed_from(page, trained):
         value = float(re.search(r": (-?[\d.]+)", text)[1])
         assert value == pytest.approx(output[y, x, channel], abs=0.01)
         if "bias" in text:
-            numbers = r"together (-?[\d.]+), plus the bias (-?[\d.]+), are (-?\d+\.?\d*)"
+            numbers = r"add up to (-?[\d.]+); with the bias (-?[\d.]+), this makes (-?\d+\.?\d*)"
             total, bias, result = map(float, re.search(numbers, text).groups())
             assert result == pytest.approx(total + bias, abs=0.011 + 0.005 * abs(result))
         if index < len(shown):
