@@ -16,7 +16,7 @@ is with k workers), all. And, not in "all" because JAX and PyTorch must be insta
 (notebook 08's live training on each of Keras' backends, never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
 what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
-is called "bend" in old rows.
+is called "bend" in old rows. JSON may also name what EXTRAS in recipes.py describes.
 
 "folds" trains the recipes named after it (ours-04, ours-08, and ghouzam, if none is) six times, and
 never looks at the test set: each time another sixth of the 60,000 training images, in a row and so
@@ -181,7 +181,7 @@ def run(name, seed, group=None, purpose=None):
     """
     import keras
     from conftest import definitions
-    from recipes import Stopwatch, find, recipe_hash
+    from recipes import Stopwatch, find, recipe_hash, recompute_statistics
     from sklearn.metrics import log_loss
 
     load_digits = definitions("01", "load_digits", "MNIST_SHA256", DATA=ROOT / "data")
@@ -221,6 +221,10 @@ def run(name, seed, group=None, purpose=None):
         row["val_wrong_views"] = places(
             train.predict_tta(model, x_scored).argmax(axis=1) != y_scored
         )
+    if group == "folds" and hasattr(train, "extras"):  # 08's network
+        recompute_statistics(model, x_train[:10_000])
+        recomputed = model.predict(x_scored, batch_size=500, verbose=0).argmax(axis=1)
+        row["val_wrong_recomputed"] = places(recomputed != y_scored)
     if group in GROUPS:
         scale = definitions("02", "scale")["scale"]
         wrong = model.predict(scale(x_test), batch_size=500, verbose=0).argmax(axis=1) != y_test

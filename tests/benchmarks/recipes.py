@@ -133,21 +133,97 @@ def ours_04(train, val, seed, stopwatch, augmented=True):
     return cnn
 
 
+# What JSON may add to notebook 08's recipe: ideas that were tried and did not become part of it.
+EXTRAS = {
+    "stage_dropout": 0.0,  # the rate after each block with pooling
+    "hidden": 0,  # units of a dense layer before the last one
+    "clean_end": 0.0,  # the last part of training, without augmentation
+    "consistency": 0.0,  # the weight of what two augmentations of an image disagree about
+}
+
+
+class Consistent(keras.Sequential):
+    """A network that sees each batch in two augmentations and is to say the same about both.
+
+    The loss is the mean of both losses plus `weight` times the symmetric Kullback-Leibler
+    divergence between the two predictions. An epoch costs twice as much.
+    """
+
+    weight = 1.0
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if not training:
+            return loss
+        other = self(x, training=True)
+        loss = (loss + super().compute_loss(x, y, other, sample_weight, training)) / 2
+        p, q = (ops.clip(predicted, 1e-7, 1) for predicted in (y_pred, other))
+        divergence = ops.sum((p - q) * (ops.log(p) - ops.log(q)), axis=1) / 2
+        return loss + self.weight * ops.mean(divergence)
+
+
+def with_extras(cnn, training, extras):
+    """Return (cnn, training) with what EXTRAS describes added; neither has been trained yet."""
+    new, pooled = keras.Sequential([keras.Input((28, 28, 1))], name=cnn.name), False
+    *body, last = cnn.layers
+    for layer in body:
+        new.add(layer)
+        pooled = pooled or isinstance(layer, layers.MaxPooling2D)
+        if pooled and isinstance(layer, layers.ReLU):
+            if extras["stage_dropout"]:
+                new.add(layers.Dropout(extras["stage_dropout"]))
+            pooled = False
+    if extras["hidden"]:
+        new.add(layers.Dense(extras["hidden"], activation="relu"))
+        new.add(layers.Dropout(0.5))
+        last = layers.Dense.from_config(last.get_config())  # the other was built for fewer inputs
+    new.add(last)
+    kind = Consistent if extras["consistency"] else keras.Sequential
+    both = kind([keras.Input((28, 28, 1)), *training.layers[:-1], new])
+    both.weight = extras["consistency"]
+    both.compile(training.optimizer, training.loss, metrics=["accuracy"])
+    return new, both
+
+
 def modern(changes):
-    """Notebook 08's recipe with these changes."""
+    """Notebook 08's recipe with these changes, of RECIPE or EXTRAS."""
     recipe = EIGHT["RECIPE"] | changes
+    extras = EXTRAS | {key: recipe.pop(key) for key in EXTRAS if key in recipe}
 
     def train(train, val, seed, stopwatch):
         cnn, training = EIGHT["prepare_training"](recipe, len(train[0]), seed)
-        options = {key: recipe[key] for key in ("epochs", "batch_size")}
+        if extras != EXTRAS:
+            cnn, training = with_extras(cnn, training, extras)
         callbacks = [stopwatch]
         if recipe["average"]:
             callbacks.insert(0, keras.callbacks.SwapEMAWeights())
-        training.fit(*train, validation_data=val, callbacks=callbacks, verbose=2, **options)
+        options = {"validation_data": val, "callbacks": callbacks, "verbose": 2}
+        options["batch_size"] = recipe["batch_size"]
+        clean = int(extras["clean_end"] * recipe["epochs"])
+        training.fit(*train, epochs=recipe["epochs"] - clean, **options)
+        if clean:
+            cnn.compile(training.optimizer, training.loss, metrics=["accuracy"])
+            first = recipe["epochs"] - clean
+            cnn.fit(*train, initial_epoch=first, epochs=recipe["epochs"], **options)
         return cnn
 
     train.predict_tta = EIGHT["predict_tta"]
+    train.extras = {key: value for key, value in extras.items() if value != EXTRAS[key]}
     return train
+
+
+def recompute_statistics(model, images):
+    """Set the statistics of batch normalization, layer by layer, to those of these images.
+
+    After training, they are running means over its last batches, which were augmented.
+    """
+    for k, layer in enumerate(model.layers):
+        if isinstance(layer, layers.BatchNormalization):
+            before = keras.Sequential([keras.Input(images.shape[1:]), *model.layers[:k]])
+            values = before.predict(images, batch_size=500, verbose=0)
+            axes = tuple(range(values.ndim - 1))
+            layer.moving_mean.assign(values.mean(axis=axes, dtype="float64"))
+            layer.moving_variance.assign(values.var(axis=axes, dtype="float64"))
 
 
 def train_for_ensemble(network):
@@ -383,7 +459,7 @@ def find(name):
     if name in WHOLE:
         return "whole", modern(WHOLE[name])
     changes = json.loads(name)
-    if unknown := set(changes) - set(EIGHT["RECIPE"]) - {"distortion"}:
+    if unknown := set(changes) - set(EIGHT["RECIPE"]) - set(EXTRAS) - {"distortion"}:
         raise ValueError(f"08's recipe has no {', '.join(sorted(unknown))}")
     if "distortion" in changes:  # other limits than the layer's own
         limits = changes.pop("distortion")
@@ -494,11 +570,13 @@ def describe(name, n_images):
     noise = np.random.default_rng(0).random((1, 28, 28, 1), "float32")
     images = np.broadcast_to(noise, (n_images, 28, 28, 1))  # all the same: it takes no memory
     targets = np.broadcast_to(np.eye(10, dtype="float32")[0], (n_images, 10))
+    train = None
     try:
         with patch.object(keras.Sequential, "fit", fit):
             if name.startswith("ensemble-"):
                 train_for_ensemble(name.removeprefix("ensemble-"))(images, targets, 1)
-            find(name)[1]((images, targets), (images[:8], targets[:8]), 1, Stopwatch())
+            train = find(name)[1]
+            train((images, targets), (images[:8], targets[:8]), 1, Stopwatch())
     except Fitting as reached:
         model, x, options = reached.args
     optimizer = model.optimizer.get_config()
@@ -507,7 +585,8 @@ def describe(name, n_images):
     generator = getattr(x, "image_data_generator", None)
     callbacks = [c for c in options.get("callbacks", []) if not isinstance(c, Stopwatch)]
     epochs = options.get("epochs", 1)
-    return {
+    extras = getattr(train, "extras", None)  # what the layers and options do not tell
+    return ({"extras": extras} if extras else {}) | {
         "layers": describe_layers(model),
         "optimizer": type(model.optimizer).__name__,
         "optimizer_settings": {k: v for k, v in optimizer.items() if v is not None and k != "name"},
