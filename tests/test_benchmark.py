@@ -756,6 +756,123 @@ def test_limits_keep_their_name_in_the_table(monkeypatch):
     assert layer.elastic == 0.5 and np.array_equal(layer.limits[-2:, 0], [1, 1])
 
 
+# --- ideas that 08's recipe does not have ---------------------------------------------------------
+
+TINY = {"blocks": [[4, 5, True], [4, 3, False], [4, 3, True], [8, 4, False]], "epochs": 4}
+
+
+def some_images(n=256):
+    random = np.random.default_rng(0)
+    labels = random.integers(10, size=n)
+    return random.random((n, 28, 28, 1), "float32"), np.eye(10, dtype="float32")[labels]
+
+
+def test_each_idea_gives_another_hash():
+    import recipes
+
+    ideas = [{}, {"stage_dropout": 0.1}, {"hidden": 16}, {"clean_end": 0.5}, {"consistency": 1.0}]
+    ideas += [{"consistency": 2.0}]
+    hashes = [recipes.recipe_hash(json.dumps(TINY | i), 256, "in a row") for i in ideas]
+    assert len(set(hashes)) == len(ideas)
+    unchanged = json.dumps(TINY | dict(recipes.EXTRAS))
+    assert recipes.recipe_hash(unchanged, 256, "in a row") == hashes[0]
+
+
+def test_dropout_follows_each_stage_and_a_hidden_layer_the_features():
+    import keras
+    import recipes
+
+    name = json.dumps(TINY | {"stage_dropout": 0.1, "hidden": 16})
+    found = [kind for kind, _ in recipes.describe(name, 256)["layers"] if kind[0].isupper()]
+    assert found == [
+        *("Conv2D", "MaxPooling2D", "BatchNormalization", "Dropout"),
+        *("Conv2D", "BatchNormalization"),
+        *("Conv2D", "MaxPooling2D", "BatchNormalization", "Dropout"),
+        *("Conv2D", "BatchNormalization", "Flatten", "Dropout", "Dense", "Dropout", "Dense"),
+    ]
+    cnn, training = recipes.EIGHT["prepare_training"](recipes.EIGHT["RECIPE"] | TINY, 256)
+    new, _ = recipes.with_extras(cnn, training, recipes.EXTRAS | {"hidden": 16})
+    assert new.count_params() == cnn.count_params() - 90 + 9 * 16 + 17 * 10
+    assert isinstance(new.layers[-1], keras.layers.Dense) and new.output_shape == (None, 10)
+
+
+def test_a_clean_end_trains_on_without_augmentation_and_with_the_same_schedule(monkeypatch):
+    import keras
+    import recipes
+
+    calls = []
+
+    def fit(model, *data, initial_epoch=0, epochs=None, **options):
+        kinds = [type(layer).__name__ for layer in model.layers]
+        calls.append((initial_epoch, epochs, "RandomDistortion" in kinds, model.optimizer))
+
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
+    _, train = recipes.find(json.dumps(TINY | {"clean_end": 0.25}))
+    train(some_images(), some_images(8), 1, recipes.Stopwatch())
+    (first, second) = calls
+    assert first[:3] == (0, 3, True) and second[:3] == (3, 4, False)
+    assert first[3] is second[3], "one optimizer, so one learning rate schedule"
+
+
+def test_consistency_costs_what_two_views_disagree_about():
+    import keras
+    import recipes
+
+    class Flip(keras.layers.Layer):  # every second call gives another network's answer
+        calls = 0
+
+        def call(self, p):
+            self.calls += 1
+            return p if self.calls % 2 else p[:, ::-1]
+
+    p = np.full((1, 10), 0.05, "float32")
+    p[0, 2] = 0.55
+    label = np.eye(10, dtype="float32")[[2]]
+    model = recipes.Consistent([keras.Input((10,)), Flip()])
+    model.compile("sgd", "categorical_crossentropy")
+    flip = model.layers[-1]
+    for weight in (0.0, 1.0, 3.0):
+        model.weight, flip.calls = weight, 1  # the first view was seen: the second is flipped
+        loss = float(model.compute_loss(p, label, keras.ops.convert_to_tensor(p), training=True))
+        two_losses = -(np.log(0.55) + np.log(0.05)) / 2
+        divergence = 0.5 * np.log(0.55 / 0.05)  # twice 0.5 · log 11, and half of that
+        assert loss == pytest.approx(two_losses + weight * divergence, rel=1e-4)
+    alone = float(model.compute_loss(p, label, keras.ops.convert_to_tensor(p), training=False))
+    assert alone == pytest.approx(-np.log(0.55), rel=1e-4), "validation knows nothing of it"
+
+
+def test_recomputed_statistics_are_those_of_the_images():
+    import keras
+    import recipes
+
+    cnn = recipes.EIGHT["build_modern_cnn"](TINY["blocks"])
+    images, _ = some_images()
+    recipes.recompute_statistics(cnn, images)
+    normalizing = [k for k, layer in enumerate(cnn.layers) if "normalization" in layer.name]
+    assert len(normalizing) == 4
+    for k in normalizing:
+        upto = keras.Sequential([keras.Input((28, 28, 1)), *cnn.layers[: k + 1]])
+        values = upto.predict(images, verbose=0)
+        assert np.abs(values.mean(axis=(0, 1, 2))).max() < 1e-3
+        assert np.abs(values.var(axis=(0, 1, 2)) - 1).max() < 0.1  # epsilon is in it
+
+
+def test_folds_of_08_are_scored_with_recomputed_statistics_too(monkeypatch, stand_in):
+    import recipes
+
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.setattr(recipes, "recompute_statistics", spoil)
+    row = benchmark.run(json.dumps(TINY | {"epochs": 2}), 1, "folds")
+    assert row["val_wrong"] != row["val_wrong_recomputed"], "scored before and after"
+    assert row["val_errors"] == len(row["val_wrong"].split())
+
+
+def spoil(model, images):
+    """Make the model say 3 to everything."""
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([0 * kernel, bias + 5 * (np.arange(10) == 3)])
+
+
 def test_nothing_but_mnist_comes_into_the_committed_table(monkeypatch, tmp_path):
     monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "my-own.npz"))
     with pytest.raises(SystemExit, match="unset DIGITS_DATA"):
