@@ -518,6 +518,46 @@ def test_rows_that_rise_or_fall_are_read(names, reader, degrees):
     assert text(names["read_digits"](photo.clip(0, 1), reader)) == [[3, 5, 2], [7, 4]]
 
 
+@on_mnist
+def test_pages_stored_upside_down_are_turned(names, reader):
+    """The 0, 1, 2, 5, 6, 8, and 9 are digits that way, too, so single digits cannot tell."""
+    images, labels = page_digits("held out")
+    n_right = n_digits = 0
+    for seed in range(6):
+        one = page(seed, images, labels, "held out", limit=1_000_000)
+        truth = [[digit for digit, *_ in row] for row in one.rows]
+        rows = names["read_digits"](np.rot90(one.photo, 2), reader)
+        n_right += names["count_page"](truth, rows)[0]
+        n_digits += sum(map(len, truth))
+    assert n_right >= 0.9 * n_digits, (n_right, n_digits)
+
+
+@pytest.mark.parametrize(
+    ("scores", "costs", "kept"),
+    [
+        ({0: 9.0, 2: 3.0, 1: 2.0}, None, [0, 2, 1]),  # the quick look is sure: nothing is read
+        ({2: 9.0, 0: 5.0, 3: 2.0}, None, [2, 0, 3]),
+        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 2.5}, [2, 1]),
+        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 3.5}, [0, 1]),  # the stored orientation is preferred
+        ({2: 6.0, 0: 5.0, 3: 2.0}, {0: 3.5, 2: 2.0}, [0, 3]),
+        ({1: 6.0, 3: 5.0, 0: 2.0}, {1: 3.0, 3: 2.9}, [3, 0]),
+    ],
+)
+def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypatch):
+    mask = np.zeros((8, 8), bool)
+    mask[1, 2] = True  # which way is up can be seen
+    looks = [NOTEBOOK_09["Look"](s, turns, 30.0, mask, False) for turns, s in scores.items()]
+
+    def read_strokes(ink, strokes, boxes, usual, model):
+        assert costs is not None, "read although the quick look was sure"
+        (turns,) = (k for k in range(4) if np.array_equal(ink, np.rot90(mask, k)))
+        return [], [], costs[turns]
+
+    monkeypatch.setitem(NOTEBOOK_09, "read_strokes", read_strokes)
+    left = NOTEBOOK_09["drop_inverted"](mask, looks, None)
+    assert [look.turns for look in left] == kept
+
+
 # --- files, and what is no photo ------------------------------------------------------------------
 
 
