@@ -593,7 +593,7 @@ def test_without_a_home_folder(closed, stand_in, home):
     given["DIGITS_DATA"] = str(folder / "stand-in.npz")
     status, said = run_python(script("06"), folder / "work", user, **given)
     assert status == 0, said
-    assert "result.csv is complete: 400 lines" in said
+    assert "result.csv is complete: 400 predictions" in said
     assert names(folder / "home") == []
 
 
