@@ -756,6 +756,101 @@ def test_limits_keep_their_name_in_the_table(monkeypatch):
     assert layer.elastic == 0.5 and np.array_equal(layer.limits[-2:, 0], [1, 1])
 
 
+def test_nothing_but_mnist_comes_into_the_committed_table(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "my-own.npz"))
+    with pytest.raises(SystemExit, match="unset DIGITS_DATA"):
+        benchmark.main(["keras-io"])
+    with pytest.raises(SystemExit, match="without --jobs"):
+        benchmark.main(["keras-io", "--jobs", "2"])
+
+
+def test_status_tells_what_there_is(capsys, tmp_path):
+    benchmark.main([])
+    lines = capsys.readouterr().out.splitlines()
+    ghouzam, in_folds = (line for line in lines if line.startswith("  ghouzam "))
+    assert ghouzam.startswith(f"  {'ghouzam':32} {len(of('ghouzam')):2} of 2 runs, ")
+    assert ghouzam.endswith(" % on the test set, 2360.1 s")
+    assert " of 6 runs" in in_folds and "test set" not in in_folds
+    (fast,) = (line for line in lines if line.startswith("  ours-fast "))
+    assert " 10 of 10 runs," in fast, "those of earlier versions are not counted"
+    benchmark.main(["--table", str(tmp_path / "not-there-yet.csv")])
+    assert "ghouzam" in capsys.readouterr().out
+
+
+def test_a_new_row_leaves_the_text_of_the_others_as_it_is(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text('recipe,seed,val_loss\n"{""a"": 1}",1.0,0.10\nb,,1e-5\n')
+    benchmark.append(table, {"recipe": "c", "commit": "abc"})
+    assert table.read_text() == (
+        'recipe,seed,val_loss,commit\n"{""a"": 1}",1.0,0.10,\nb,,1e-5,\nc,,,abc\n'
+    )
+    assert list(tmp_path.iterdir()) == [table]
+
+
+def ask(monkeypatch, table, *arguments):
+    """The runs that the script would do, in their order: (group, recipe, seed)."""
+    asked = []
+
+    def run_alone(name, seed, group, jobs, purpose):
+        asked.append((group, name, seed))
+        return {"recipe": name, "group": group, "seed": seed, "purpose": purpose}
+
+    monkeypatch.setattr(benchmark, "run_alone", run_alone)
+    benchmark.main([*arguments, "--table", str(table)])
+    return asked
+
+
+def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    done = {"recipe": "ours-04", "group": "folds", "seed": 1, "superseded": ""}
+    benchmark.append(table, done)
+    benchmark.append(table, done | {"seed": 2, "superseded": "by another network"})
+    benchmark.append(table, done | {"seed": 3, "group": "ours"})
+    asked = ask(monkeypatch, table, "folds", "ours-04", "ours-08")
+    pairs = [(name, seed) for seed in range(1, 7) for name in ("ours-04", "ours-08")]
+    assert asked == [("folds", *pair) for pair in pairs[1:]]
+    assert ask(monkeypatch, table, "folds", "ours-04", "ours-08") == []
+    assert len(ask(monkeypatch, table, "folds")) == 6, "ghouzam, too, if nothing is named"
+    with pytest.raises(SystemExit, match="nonsense is no recipe for folds; there are .*ours-08"):
+        benchmark.main(["folds", "nonsense"])
+    with pytest.raises(SystemExit, match="is no recipe for folds; 08's recipe has no drop_out"):
+        benchmark.main(["folds", '{"drop_out": 1}'])
+    change = '{"dropout": 0.5}'
+    assert {name for _, name, _ in ask(monkeypatch, table, "folds", change)} == {change}
+
+
+def test_folds_are_offered_for_changes_of_the_whole_network(tmp_path, monkeypatch):
+    import recipes
+
+    asked = ask(monkeypatch, tmp_path / "table.csv", "folds", "whole")
+    assert {name for _, name, _ in asked} == set(recipes.WHOLE) and len(asked) == 6 * 13
+    assert "whole: wider network" not in recipes.WHOLE
+    whole = recipes.describe("whole: the recipe", 45_833)
+    eight = recipes.describe("ours-08", 45_833)
+    assert whole["layers"] == eight["layers"] and whole["epochs"] == 12
+    for name, change in recipes.WHOLE.items():
+        short = recipes.EIGHT["CHANGES"][name.removeprefix("whole: ")]
+        assert {**recipes.EIGHT["SHORT"], **change, "epochs": 6} == short, name
+        assert (recipes.describe(name, 45_833) == whole) == (name == "whole: the recipe"), name
+
+
+def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):
+    asked = ask(monkeypatch, tmp_path / "table.csv", "references")
+    assert {name: sum(n == name for _, n, _ in asked) for _, name, _ in asked} == {
+        **{"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10}
+    }
+    assert [seed for _, _, seed in asked] == sorted(seed for _, _, seed in asked)
+    table = tmp_path / "seeds.csv"
+    assert ask(monkeypatch, table, "keras-io", "--seeds", "7", "9") == [
+        *(("references", "keras-io", seed) for seed in (7, 9))
+    ]
+
+
+def test_a_row_says_which_commit_made_it():
+    name = git("rev-parse", "--short=7", "HEAD").strip()
+    assert benchmark.commit().rstrip("+") == name
+
+
 # --- ideas that 08's recipe does not have ---------------------------------------------------------
 
 TINY = {"blocks": [[4, 5, True], [4, 3, False], [4, 3, True], [8, 4, False]], "epochs": 4}
@@ -871,98 +966,3 @@ def spoil(model, images):
     """Make the model say 3 to everything."""
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([0 * kernel, bias + 5 * (np.arange(10) == 3)])
-
-
-def test_nothing_but_mnist_comes_into_the_committed_table(monkeypatch, tmp_path):
-    monkeypatch.setenv("DIGITS_DATA", str(tmp_path / "my-own.npz"))
-    with pytest.raises(SystemExit, match="unset DIGITS_DATA"):
-        benchmark.main(["keras-io"])
-    with pytest.raises(SystemExit, match="without --jobs"):
-        benchmark.main(["keras-io", "--jobs", "2"])
-
-
-def test_status_tells_what_there_is(capsys, tmp_path):
-    benchmark.main([])
-    lines = capsys.readouterr().out.splitlines()
-    ghouzam, in_folds = (line for line in lines if line.startswith("  ghouzam "))
-    assert ghouzam.startswith(f"  {'ghouzam':32} {len(of('ghouzam')):2} of 2 runs, ")
-    assert ghouzam.endswith(" % on the test set, 2360.1 s")
-    assert " of 6 runs" in in_folds and "test set" not in in_folds
-    (fast,) = (line for line in lines if line.startswith("  ours-fast "))
-    assert " 10 of 10 runs," in fast, "those of earlier versions are not counted"
-    benchmark.main(["--table", str(tmp_path / "not-there-yet.csv")])
-    assert "ghouzam" in capsys.readouterr().out
-
-
-def test_a_new_row_leaves_the_text_of_the_others_as_it_is(tmp_path):
-    table = tmp_path / "table.csv"
-    table.write_text('recipe,seed,val_loss\n"{""a"": 1}",1.0,0.10\nb,,1e-5\n')
-    benchmark.append(table, {"recipe": "c", "commit": "abc"})
-    assert table.read_text() == (
-        'recipe,seed,val_loss,commit\n"{""a"": 1}",1.0,0.10,\nb,,1e-5,\nc,,,abc\n'
-    )
-    assert list(tmp_path.iterdir()) == [table]
-
-
-def ask(monkeypatch, table, *arguments):
-    """The runs that the script would do, in their order: (group, recipe, seed)."""
-    asked = []
-
-    def run_alone(name, seed, group, jobs, purpose):
-        asked.append((group, name, seed))
-        return {"recipe": name, "group": group, "seed": seed, "purpose": purpose}
-
-    monkeypatch.setattr(benchmark, "run_alone", run_alone)
-    benchmark.main([*arguments, "--table", str(table)])
-    return asked
-
-
-def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
-    table = tmp_path / "table.csv"
-    done = {"recipe": "ours-04", "group": "folds", "seed": 1, "superseded": ""}
-    benchmark.append(table, done)
-    benchmark.append(table, done | {"seed": 2, "superseded": "by another network"})
-    benchmark.append(table, done | {"seed": 3, "group": "ours"})
-    asked = ask(monkeypatch, table, "folds", "ours-04", "ours-08")
-    pairs = [(name, seed) for seed in range(1, 7) for name in ("ours-04", "ours-08")]
-    assert asked == [("folds", *pair) for pair in pairs[1:]]
-    assert ask(monkeypatch, table, "folds", "ours-04", "ours-08") == []
-    assert len(ask(monkeypatch, table, "folds")) == 6, "ghouzam, too, if nothing is named"
-    with pytest.raises(SystemExit, match="nonsense is no recipe for folds; there are .*ours-08"):
-        benchmark.main(["folds", "nonsense"])
-    with pytest.raises(SystemExit, match="is no recipe for folds; 08's recipe has no drop_out"):
-        benchmark.main(["folds", '{"drop_out": 1}'])
-    change = '{"dropout": 0.5}'
-    assert {name for _, name, _ in ask(monkeypatch, table, "folds", change)} == {change}
-
-
-def test_folds_are_offered_for_changes_of_the_whole_network(tmp_path, monkeypatch):
-    import recipes
-
-    asked = ask(monkeypatch, tmp_path / "table.csv", "folds", "whole")
-    assert {name for _, name, _ in asked} == set(recipes.WHOLE) and len(asked) == 6 * 13
-    assert "whole: wider network" not in recipes.WHOLE
-    whole = recipes.describe("whole: the recipe", 45_833)
-    eight = recipes.describe("ours-08", 45_833)
-    assert whole["layers"] == eight["layers"] and whole["epochs"] == 12
-    for name, change in recipes.WHOLE.items():
-        short = recipes.EIGHT["CHANGES"][name.removeprefix("whole: ")]
-        assert {**recipes.EIGHT["SHORT"], **change, "epochs": 6} == short, name
-        assert (recipes.describe(name, 45_833) == whole) == (name == "whole: the recipe"), name
-
-
-def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):
-    asked = ask(monkeypatch, tmp_path / "table.csv", "references")
-    assert {name: sum(n == name for _, n, _ in asked) for _, name, _ in asked} == {
-        **{"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10}
-    }
-    assert [seed for _, _, seed in asked] == sorted(seed for _, _, seed in asked)
-    table = tmp_path / "seeds.csv"
-    assert ask(monkeypatch, table, "keras-io", "--seeds", "7", "9") == [
-        *(("references", "keras-io", seed) for seed in (7, 9))
-    ]
-
-
-def test_a_row_says_which_commit_made_it():
-    name = git("rev-parse", "--short=7", "HEAD").strip()
-    assert benchmark.commit().rstrip("+") == name

@@ -197,14 +197,13 @@ def modern(changes):
         callbacks = [stopwatch]
         if recipe["average"]:
             callbacks.insert(0, keras.callbacks.SwapEMAWeights())
-        options = {"validation_data": val, "callbacks": callbacks, "verbose": 2}
-        options["batch_size"] = recipe["batch_size"]
-        clean = int(extras["clean_end"] * recipe["epochs"])
-        training.fit(*train, epochs=recipe["epochs"] - clean, **options)
-        if clean:
+        options = {"batch_size": recipe["batch_size"], "callbacks": callbacks, "verbose": 2}
+        options["validation_data"], epochs = val, recipe["epochs"]
+        augmented = epochs - int(extras["clean_end"] * epochs)
+        training.fit(*train, epochs=augmented, **options)
+        if augmented < epochs:
             cnn.compile(training.optimizer, training.loss, metrics=["accuracy"])
-            first = recipe["epochs"] - clean
-            cnn.fit(*train, initial_epoch=first, epochs=recipe["epochs"], **options)
+            cnn.fit(*train, initial_epoch=augmented, epochs=epochs, **options)
         return cnn
 
     train.predict_tta = EIGHT["predict_tta"]
