@@ -558,6 +558,68 @@ def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypat
     assert [look.turns for look in left] == kept
 
 
+# --- digits that are not solid --------------------------------------------------------------------
+
+
+def test_narrow_gaps_are_filled_and_wide_ones_stay():
+    ink = np.zeros((40, 60), "float32")
+    ink[8:32, [10, 11, 16, 17, 40, 41, 54, 55]] = 0.6  # two lines 4 pixels apart, two 12 apart
+    filled = NOTEBOOK_09["fill_gaps"](ink, 6)
+    assert (filled[8:32, 10:18] == np.float32(0.6)).all()
+    filled[8:32, 12:16] = 0
+    np.testing.assert_array_equal(filled, ink)  # nothing else has changed, nor become wider
+
+
+@pytest.mark.parametrize(
+    ("much", "scores", "kept"),
+    [
+        (True, {4: 20.0, 8: 15.0}, 4),  # the size of the gaps: a tenth and a fifth of a digit
+        (True, {4: 10.4, 8: 10.2}, 0),  # hardly better than 10
+        (True, {4: 11.0, 8: 14.0}, 8),
+        (False, {4: 20.0, 8: 20.0}, 0),  # hardly anything was filled, so there is no second look
+    ],
+)
+def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
+    look = NOTEBOOK_09["Look"](10.0, 0, 40.0, None, False)
+    ink = np.zeros((30, 30), "float32")
+    ink[10] = 1
+
+    def fill_gaps(ink, size):
+        filled = ink + (np.arange(30)[:, np.newaxis] == 11) * much
+        filled[0, 0] = -size  # so that the others know it
+        return filled
+
+    def first_looks(filled, model):
+        assert much, "a second look, although hardly anything was filled"
+        return [look._replace(score=scores[round(-filled[0, 0])])]
+
+    monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", fill_gaps)
+    monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
+    monkeypatch.setitem(NOTEBOOK_09, "ink_threshold", lambda ink: 0.5)
+    best, looks = NOTEBOOK_09["look_again"](ink, [look], None)
+    assert (-best[0, 0], looks[0].score) == (kept, scores.get(kept, 10.0))
+
+
+def test_without_a_look_there_is_nothing_to_fill():
+    ink = np.zeros((30, 30), "float32")
+    assert NOTEBOOK_09["look_again"](ink, [], None) == (ink, [])
+
+
+@on_mnist
+def test_outlined_digits_are_read(names, reader):
+    images, labels = page_digits("held out")
+    right = false = 0
+    for seed in range(6):
+        rng = np.random.default_rng([3, seed])
+        sheet, height, truth = names["write_page"](images, labels, rng, 2, 5, touching=0)
+        solid = names["change_pen"](sheet > 0.5, (0.04, 0.08, 0.12)[seed % 3] * height) > 0.5
+        around = ndi.binary_dilation(solid, iterations=max(2, round(0.03 * height)))
+        photo = names["take_photo"](0.9 * (around & ~solid), height, rng)
+        counts = names["count_page"](truth, names["read_digits"](photo, reader))
+        right, false = right + counts[0], false + counts[1]
+    assert right >= 48 and false <= 4, (right, false)
+
+
 # --- files, and what is no photo ------------------------------------------------------------------
 
 
