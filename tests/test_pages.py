@@ -512,6 +512,22 @@ def test_margins_change_nothing_and_pages_side_by_side_are_both_read(names, read
 
 
 @on_mnist
+def test_margins_and_turns_change_hardly_a_digit_of_real_pages(names, reader):
+    """Close decisions may change, because masks and scales do, but no more than one in a page."""
+    images, labels = page_digits("held out")
+    for seed in (4, 5, 7, 8):  # those with more than three digits: 90 on its side may be 06
+        photo = page(seed, images, labels, "held out", limit=500_000).photo
+        rows = text(names["read_digits"](photo, reader))
+        margin = ((photo.shape[0] // 5,) * 2, (photo.shape[1] // 5,) * 2) + ((0, 0),) * (
+            photo.ndim - 2
+        )
+        for other in (np.pad(photo, margin, mode="edge"), np.rot90(photo), np.rot90(photo, 3)):
+            again = names["read_digits"](other, reader)
+            n_same, n_more = names["count_page"](rows, again)
+            assert n_same >= sum(map(len, rows)) - 1 and n_more <= 1, (seed, rows, text(again))
+
+
+@on_mnist
 @pytest.mark.parametrize("degrees", [-40, -20, 20, 40])
 def test_rows_that_rise_or_fall_are_read(names, reader, degrees):
     photo = ndi.rotate(1 - drawn_page(((3, 5, 2), (7, 4)))[0], degrees, order=1, cval=1)
