@@ -662,6 +662,20 @@ def test_any_image_is_read_without_an_error(array):
         assert 0 <= top < bottom <= height and 0 <= left < right <= width
 
 
+@pytest.mark.parametrize("seed", [50, 67, 159, 240, 274])
+def test_boxes_stay_on_the_photo(seed):
+    """The rows seem to slope; on the rotated page, a box reaches beyond the photo."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(8, 33, 2)
+    photo = np.full((height, width), rng.choice([0.947, 0.9, 0.5]), "float32")
+    dots = rng.random((height, width)) < rng.uniform(0.05, 0.4)
+    photo[dots] = rng.random(dots.sum()) * (rng.random(dots.sum()) < 0.5)
+    boxes = [box for row in NOTEBOOK_09["read_digits"](photo, Unsure()) for _, _, box, _ in row]
+    assert len(boxes) > 0
+    for top, left, bottom, right in boxes:
+        assert 0 <= top < bottom <= height and 0 <= left < right <= width
+
+
 def test_without_a_reader_boxes_cannot_be_found(tmp_path):
     find_digits = definitions("09", DATA=tmp_path)["find_digits"]
     with pytest.raises(FileNotFoundError, match="reader.keras is missing: run this notebook"):
