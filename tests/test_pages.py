@@ -18,6 +18,7 @@ from conftest import ROOT, data_file, definitions
 from digit_images import compare, draw_digit, page
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage as ndi
 from skimage.transform import warp
@@ -692,6 +693,16 @@ def test_bad_files_get_their_sentence_and_the_others_are_read(names, reader, tmp
         assert any(word in lines[name] for word in reason.split("|")), (name, lines[name])
     for name in fine:
         assert text(readings[name]) == [[1]], (name, lines[name])
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_thin_strokes_are_seen_on_your_own_photos(fine):
+    photo = np.full((900, 1600, 3), 220, "uint8")
+    photo[300:600:40, 200:1400] = photo[300:602, 200:1400:40] = 60  # 1 pixel wide
+    ax = Figure().subplots()
+    NOTEBOOK_09["show_photo"](ax, photo, fine)
+    pixels = np.asarray(ax.images[0].get_array())
+    assert ((pixels < 0.5).mean() > 0.01) == fine, "coarse only where the notebook has to be small"
 
 
 @on_mnist
