@@ -5,6 +5,7 @@ Nothing here is timed; the accuracy is measured on the held-out part of `digit_i
 
 import functools
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -684,6 +685,14 @@ def test_without_a_reader_boxes_cannot_be_found(tmp_path):
 
 
 @on_mnist
+def test_without_a_reader_the_model_of_04_finds_digits(left_file, tmp_path):
+    shutil.copy(left_file("model.keras"), tmp_path)
+    page = 1 - drawn_page(((3, 5, 8), (7, 4)))[0]
+    found = definitions("09", DATA=tmp_path, data_name="MNIST")["find_digits"](page)
+    assert [len(row) for row in found] == [3, 2]
+
+
+@on_mnist
 def test_bad_files_get_their_sentence_and_the_others_are_read(names, reader, tmp_path, capsys):
     bad, fine = write_files(tmp_path)
     readings = names["read_pages"](tmp_path, reader, show=False)
@@ -721,11 +730,26 @@ def test_a_folder_of_pages_becomes_a_table_and_is_measured(names, reader, tmp_pa
     assert "page: 4 of 5 correct, 0 false" in printed
     assert "bad: 0 of 2 correct, 0 false" in printed, "a page that cannot be read counts, too"
     assert "2 of your pages have a text file\nall: 4 of 7 correct, 0 false; 0 without" in printed
+    assert "accuracy 57.1% (95% interval 0.0% to 80.0%)" in printed, "0 of 4, 4 of 7, or 8 of 10"
     table = pd.read_csv(tmp_path / "page.csv")
     assert table["digit"].tolist() == [3, 5, 2, 7, 4]
     assert table["row"].tolist() == [1, 1, 1, 2, 2]
     assert table["column"].tolist() == [1, 2, 3, 1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my-digits", "page.csv"]
+
+
+def test_intervals_are_those_of_a_bootstrap_over_pages():
+    interval, accuracy = NOTEBOOK_09["page_interval"], NOTEBOOK_09["accuracy_of"]
+    rng = np.random.default_rng(1)
+    written = rng.integers(5, 40, 30)
+    correct = rng.binomial(written, 0.9)
+    drawn = rng.integers(30, size=(20_000, 30))
+    means = correct[drawn].sum(axis=1) / written[drawn].sum(axis=1)
+    assert interval(accuracy, correct, written) == pytest.approx(
+        np.percentile(means, [2.5, 97.5]), abs=0.003
+    )
+    low, high = interval(np.sum, np.r_[np.ones(10), np.zeros(20)])
+    assert 4 <= low <= 6 and 14 <= high <= 16, "the 95% of a binomial with 30 trials and p = 1/3"
 
 
 LARGE = """
