@@ -268,7 +268,8 @@ def write_index(executed, stored, summary):
   small {{ color: #666 }}
 </style>
 <h1>Reading handwritten digits</h1>
-<p>The notebooks as they ran on this machine, with the time that each one took.</p>
+<p>The notebooks as they ran on this machine, with the time that each one took. Others are shown
+with their stored outputs, where it says so.</p>
 {drawing}<ol start="0">
 {rows}</ol>
 <pre>{html.escape(summary)}</pre>

@@ -1,5 +1,6 @@
 """Every notebook is executed: together in order, alone in an empty folder, and after a kill."""
 
+import importlib
 import json
 import os
 import re
@@ -32,6 +33,26 @@ def test_elsewhere_keras_downloads_the_data_that_is_served(stand_in, tmp_path):
     assert run.returncode == 0, run.stderr
     with np.load(stand_in) as file:
         assert run.stdout.split()[-1] == str(file["x_train"].sum())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "UserWarning: predict is deprecated and will be removed in a future version",
+        "FutureWarning: the default will change",
+        "DeprecationWarning: use another name",
+        "in the future, you will use fewer epochs",
+    ],
+)
+@pytest.mark.parametrize("where", ["stdout", "stderr", "html"])
+def test_elsewhere_warnings_of_deprecation_are_seen(text, where, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "elsewhere"))
+    output = nbformat.v4.new_output("stream", text=text, name=where)
+    if where == "html":
+        output = nbformat.v4.new_output("display_data", {"text/html": f"<p>{text}</p>"})
+    cell = nbformat.v4.new_code_cell("predict(x)", outputs=[output])
+    found = importlib.import_module("alone").deprecation(nbformat.v4.new_notebook(cells=[cell]))
+    assert (found is None) == text.startswith("in the future") and (found is None or text in found)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ What can go wrong does: workers and schedulers are killed, members fail, files a
 networks are tiny; what the ensemble is worth is not the question here.
 """
 
+import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,42 @@ import cloudpickle  # noqa: E402  comes with Dask
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 QUICK = definitions("10", "QUICK", "RandomAffine", "affine_transforms")["QUICK"]
 PATIENCE = 600  # seconds; the machine may be busy with other tests
+
+
+# --- what the notebook needs ---------------------------------------------------------------------
+
+
+def cell_with(text):
+    """Return the source of notebook 10's cell with this text, without Jupyter's own lines."""
+    path = next((ROOT / "notebooks").glob("10-*.ipynb"))
+    cells = [cell.source for cell in read(path).cells if text in cell.source]
+    assert len(cells) == 1
+    return re.sub(r"^(\s*)%.*", r"\1pass", cells[0], flags=re.M)
+
+
+def test_missing_packages_and_other_backends_are_named(monkeypatch):
+    source = cell_with("# @title Install Dask and pyarrow")
+    exec(source, {"keras": keras})
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND to tensorflow"):
+        exec(source, {"keras": keras})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "distributed" or None)
+    with pytest.raises(ModuleNotFoundError, match="connect to the internet"):
+        exec(source, {"keras": keras})
+
+
+def test_two_notebooks_do_not_try_in_the_same_folder(tmp_path, monkeypatch):
+    """Each removes its own when it ends, and may not remove the other's."""
+    leave = []
+    monkeypatch.setattr("atexit.register", lambda *call, **options: leave.append((call, options)))
+    one, two = ({"DATA": tmp_path, "time": time} for _ in range(2))
+    for names in (one, two):
+        exec(cell_with("TRIAL = DATA"), names)
+        names["TRIAL"].mkdir(parents=True)
+        (names["TRIAL"] / "member-1.npz").touch()
+    (remove, *arguments), options = leave[0]
+    remove(*arguments, **options)
+    assert not one["TRIAL"].exists() and (two["TRIAL"] / "member-1.npz").exists()
 
 
 # --- what is trained -----------------------------------------------------------------------------

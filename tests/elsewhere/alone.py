@@ -57,10 +57,15 @@ def fault(path, folder):
         client.execute()
     except (CellExecutionError, DeadKernelError) as error:
         return str(error)
+    return deprecation(notebook)
+
+
+def deprecation(notebook):
+    """Return the first output that warns of something deprecated, with its cell, or None."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            text = output.get("text", "")
-            if re.search(r"\w*(Deprecat|Future)\w*", text):
+            text = str(output.get("text", "")) + str(output.get("data", {}).get("text/html", ""))
+            if re.search("deprecat|FutureWarning", text, flags=re.IGNORECASE):
                 return f"{text}\nin the cell\n{cell.source}"
     return None
 
