@@ -136,6 +136,8 @@ def execute(path):
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="digits-") as folder:
+        if not os.access(Path.home(), os.W_OK):  # both would warn, and take another folder
+            os.environ |= {"IPYTHONDIR": folder, "MPLCONFIGDIR": folder}
         client = Client(
             notebook,
             timeout=None,

@@ -451,8 +451,7 @@ def test_the_runner_in_a_closed_folder(closed, stand_in):
     before = names(tree / "data")
     (folder / "home").mkdir()
     close()
-    (folder / "home").chmod(0o777)  # Jupyter cannot do without
-    home = {"HOME": str(folder / "home")}
+    home = {"HOME": str(folder / "home")}  # closed, too
     run = [f"import runpy; runpy.run_path({str(tree / 'run.py')!r}, run_name='__main__')", tree]
     # No data and no network: not even the stand-in can be written.
     status, said = run_python(*run, user, **home)
@@ -470,7 +469,8 @@ def test_the_runner_in_a_closed_folder(closed, stand_in):
     assert status == 1, said
     assert "06-predict-and-save.ipynb failed in code cell" in said, said
     assert "result.csv could not be written" in said and "make the folder writable" in said
-    assert names(tree / "data") == before
+    assert "not a writable location" not in said and "temporary cache directory" not in said
+    assert names(tree / "data") == before and names(folder / "home") == []
 
 
 # --- 5. A byte of the data changed -------------------------------------------------------------
