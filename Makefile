@@ -61,10 +61,10 @@ test-faults: setup
 	$(BIN)/python -m pytest tests/test_faults.py
 
 test-jupyterlab: setup
-	$(BIN)/python -m pytest tests/test_jupyterlab.py
+	MUST_RUN=1 $(BIN)/python -m pytest -rs tests/test_jupyterlab.py
 
 test-offline: setup
-	$(BIN)/python -m pytest tests/test_offline.py
+	MUST_RUN=1 $(BIN)/python -m pytest -rs tests/test_offline.py
 
 # Notebook 10 installs Dask's newest version, as it does on Colab: each run begins without it.
 test-colab: .venv-colab/installed data/mnist.npz

@@ -3,7 +3,9 @@
 import itertools
 import re
 import shlex
+from types import SimpleNamespace
 
+import conftest
 import pytest
 import yaml
 from conftest import ROOT
@@ -140,3 +142,17 @@ def test_it_may_only_read_and_ends(workflow):
         assert job["timeout-minutes"] <= 180
         for step in job["steps"]:
             assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/a@v1"))
+
+
+@pytest.mark.parametrize("must_run, skipped, status", [("1", 2, 1), ("1", 0, 0), ("", 2, 0)])
+def test_where_tests_must_run_skipped_ones_fail(monkeypatch, must_run, skipped, status):
+    """As in `make test-offline` and `make test-jupyterlab`: a machine may lack something."""
+    monkeypatch.setenv("MUST_RUN", must_run)
+    reporter = SimpleNamespace(stats={"skipped": [object()] * skipped})
+    plugins = SimpleNamespace(getplugin={"terminalreporter": reporter}.get)
+    session = SimpleNamespace(config=SimpleNamespace(pluginmanager=plugins), exitstatus=0)
+    conftest.pytest_sessionfinish(session)
+    assert session.exitstatus == status
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for name in ("offline", "jupyterlab"):
+        assert f"MUST_RUN=1 $(BIN)/python -m pytest -rs tests/test_{name}.py" in makefile
