@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -155,6 +156,30 @@ def cluster(folder, data, n_workers=2, memory_limit="2GiB", **variables):
         wait_until(found.exists, "no scheduler")
         with running(["worker", *here, *each], folder / "workers.txt", **variables):
             yield scheduler, json.loads(found.read_text())["address"]
+
+
+def test_the_first_line_for_real_clusters_works_and_listens_here_only(tmp_path):
+    path = next((ROOT / "notebooks").glob("10-*.ipynb"))
+    line = re.search(
+        r"\| this computer, by hand \|.*", "\n".join(c.source for c in read(path).cells)
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    text = line[0].replace("8786", port).replace("8787", "0")
+    scheduler, worker = (words.split() for words in re.findall(r"dask ([^`]+)`", text))
+    log, at = tmp_path / "scheduler.txt", ["--port", port]
+    with running([*scheduler, *at], log) as one, running(worker, tmp_path / "worker.txt") as two:
+        with distributed.Client(f"tcp://127.0.0.1:{port}", timeout=PATIENCE) as client:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        started = [one.pid, two.pid, *(c.pid for c in psutil.Process(two.pid).children(True))]
+        listening = [
+            connection.laddr.ip
+            for pid in started
+            for connection in psutil.Process(pid).net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert len(listening) >= 4 and set(listening) == {"127.0.0.1"}, "pages of the dashboard, too"
 
 
 @pytest.fixture(scope="module")
