@@ -249,6 +249,18 @@ def test_the_table_has_what_the_notebooks_have_trained_and_scored():
     assert not missing, f"{missing}: run `python tests/benchmarks/benchmark.py notebooks`"
 
 
+def test_the_last_executions_of_04_and_08_bear_the_hash_of_their_recipe_as_it_is_today():
+    import summarize
+    from recipes import recipe_hash
+
+    rows = TABLE[TABLE["group"].eq("notebooks") & TABLE["superseded"].isna()].set_index("recipe")
+    for number in ("04", "08"):
+        row = rows.loc[f"notebook {number}"]
+        name = summarize.benchmark_name(f"notebook {number}", {"epochs": int(row["epochs"])})
+        today = recipe_hash(name, row["training_images"], row["held_back"])
+        assert row["recipe_hash"] == today, f"execute notebook {number} again"
+
+
 def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeypatch, capsys):
     import shutil
 
@@ -267,6 +279,7 @@ def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeyp
     runs = after[after["recipe"] == "notebook 04"]
     assert list(runs["superseded"].isna()) == [False] * (len(runs) - 1) + [True]
     assert runs["test_errors"].iloc[-1] == 99
+    assert runs["recipe_hash"].iloc[-1] == of("ours-04")["recipe_hash"].iloc[-1]
     benchmark.main(["notebooks", "--table", str(table)])
     assert len(pd.read_csv(table)) == len(after)
 

@@ -424,10 +424,13 @@ def append(table, row, supersedes=None):
 def follow_notebooks(table):
     """Add what the notebooks have stored to the table, and write what 08 shows of it into 08."""
     import summarize
+    from recipes import recipe_hash
 
     for name, run in summarize.not_in_table(read(table)).items():
         row = {"recipe": name, "group": "notebooks", **run, "superseded": ""}
         row |= {"training_images": 55_000, "held_back": "at random", "data": "MNIST"}
+        if recipe := summarize.benchmark_name(name, run):
+            row["recipe_hash"] = recipe_hash(recipe, row["training_images"], row["held_back"])
         row |= {"commit": commit(), "date": datetime.date.today().isoformat()}
         append(table, row, lambda old, name=name: old["recipe"] == name)
         print(f"added: {name}, {run}")

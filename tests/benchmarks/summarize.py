@@ -175,6 +175,12 @@ def stored_runs():
     return runs
 
 
+def benchmark_name(notebook, run):
+    """Return what the benchmark calls the recipe of a notebook's run, or None."""
+    names = {"notebook 04": "ours-04", "notebook 08": f'{{"epochs": {run.get("epochs")}}}'}
+    return names.get(notebook)
+
+
 def not_in_table(table):
     """Return what of stored_runs the table does not have as the last execution of its notebook."""
     rows = table[table["group"].eq("notebooks") & table["superseded"].isna()]
