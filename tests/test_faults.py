@@ -439,6 +439,16 @@ def test_nothing_can_be_written_into_a_closed_folder(closed, stand_in):
     assert "make the folder writable" in said
 
 
+@pytest.mark.parametrize("number", ["07", "09"])
+def test_no_folder_for_my_digits_can_be_made(number, tmp_path):
+    """A file is where the data folder should be: that stops the superuser, too."""
+    (tmp_path / "data").touch()
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    (code,) = (c.source for c in code_cells(read(path)) if "# @title Read the files" in c.source)
+    with pytest.raises(OSError, match="my-digits'. Make .*data writable, and run this cell again"):
+        exec(code, {"DATA": tmp_path / "data"})
+
+
 @pytest.mark.slow
 def test_the_runner_in_a_closed_folder(closed, stand_in):
     folder, close, user = closed
