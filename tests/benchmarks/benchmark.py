@@ -67,7 +67,7 @@ GROUPS = {
     "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
     "streams": {"stream-40000": 2, "stream-1000000": 2},
 }
-FOLDS = {"ours-04": 6, "ours-08": 6, "ghouzam": 6}
+FOLDS = {"ours-04": 6, "ours-08": 6, "ours-12": 6, "ours-wide": 6, "ghouzam": 6}
 BACKENDS = {"backend-tensorflow": 2, "backend-jax": 2, "backend-torch": 2}
 PURPOSES = {
     "references": "comparison on the test set",

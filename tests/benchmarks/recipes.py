@@ -142,6 +142,9 @@ EXTRAS = {
 }
 
 
+WIDE_BLOCKS = [(48, 5, True), (96, 3, False), (128, 3, True), (192, 4, False)]
+
+
 class Consistent(keras.Sequential):
     """A network that sees each batch in two augmentations and is to say the same about both.
 
@@ -441,6 +444,8 @@ def find(name):
         "ours-04": ours_04,
         "ours-08": modern({}),
         "ours-08-10": modern({"epochs": 10}),  # less than half of the time
+        "ours-12": modern({"epochs": 12, "clean_end": 0.25, "stage_dropout": 0.1}),
+        "ours-wide": modern({"blocks": WIDE_BLOCKS, "clean_end": 0.25}),
         "ours-fast": ours_fast,
     }
     if name in references:

@@ -15,6 +15,7 @@ from recipes import EIGHT, STORED_NAMES
 
 # The recipes of which 08 compares the single images that they get wrong
 COMPARED = ["keras-io", "ours-04-plain", "ours-04", "deotte", "ours-08-10", "ours-08", "ghouzam"]
+IN_FOLDS = ["ours-04", "ours-08", "ours-12", "ours-wide", "ghouzam"]  # the same for the six folds
 TITLE = "# @title Data: what the stored training runs measured"
 CELL = """{title}
 # Written by `python tests/benchmarks/benchmark.py notebooks` from data/benchmarks.csv
@@ -112,10 +113,10 @@ def in_ablation(table):
 def in_folds(table):
     """Return the lines of WRONG_IN_FOLDS; each fold has its own images."""
     rows = table[table["group"].eq("folds") & table["superseded"].isna()]
-    rows = rows[rows["recipe"].isin(COMPARED)]
+    rows = rows[rows["recipe"].isin(IN_FOLDS)]
     lines = []
     for seed, runs in rows.groupby("seed"):
-        runs = runs.sort_values("recipe", key=lambda names: names.map(COMPARED.index))
+        runs = runs.sort_values("recipe", key=lambda names: names.map(IN_FOLDS.index))
         wrong = map(numbers, runs["val_wrong"])
         lines += packed([(name, seed, w) for name, w in zip(runs["recipe"], wrong, strict=True)])
     return lines
