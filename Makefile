@@ -1,6 +1,6 @@
-# make run              set up, bring the data, execute 00 to 07: data/result.csv and pages/index.html
+# make run              set up, download MNIST, execute 00 to 07: data/result.csv and pages/index.html
 # make all              the same, with every notebook executed
-# make test             set up, bring the data, run the tests
+# make test             set up, download MNIST, run the tests
 # make lab              set up, open JupyterLab on the series
 # make lint             set up, check the style of notebooks and scripts
 # make recaps           write the cells that stand in several notebooks, from where each is explained

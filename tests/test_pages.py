@@ -729,7 +729,7 @@ def test_a_folder_of_pages_becomes_a_table_and_is_measured(names, reader, tmp_pa
     assert "bad.png: the file is empty, or not a JPEG, PNG" in printed
     assert "page: 4 of 5 correct, 0 false" in printed
     assert "bad: 0 of 2 correct, 0 false" in printed, "a page that cannot be read counts, too"
-    assert "2 of your pages have a text file\nall: 4 of 7 correct, 0 false; 0 without" in printed
+    assert "text files beside your pages: 2\nall: 4 of 7 correct, 0 false; 0 without" in printed
     assert "accuracy 57.1% (95% interval 0.0% to 80.0%)" in printed, "0 of 4, 4 of 7, or 8 of 10"
     table = pd.read_csv(tmp_path / "page.csv")
     assert table["digit"].tolist() == [3, 5, 2, 7, 4]
