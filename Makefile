@@ -13,6 +13,7 @@
 # make test-colab       in the versions of Google Colab, also with XLA as on its GPUs
 # make test-floors      in the oldest versions that requirements.txt allows
 # make test-backends    on JAX and PyTorch instead of TensorFlow
+# make audit            known vulnerabilities of the packages in constraints.txt (asks PyPI)
 PYTHON ?= python3
 PYTHON_OF_COLAB ?= $(or $(shell command -v python3.13),$(PYTHON))
 BRANCH ?= main
@@ -29,7 +30,7 @@ endef
 ON_TORCH = 00 01 02 03 04 05 06 07 08# on JAX also 09 and 11; in 10, it fills the workers' memory
 
 .PHONY: run all test lab lint recaps badges setup help
-.PHONY: test-faults test-jupyterlab test-offline test-colab test-floors test-backends
+.PHONY: test-faults test-jupyterlab test-offline test-colab test-floors test-backends audit
 .DEFAULT_GOAL := run
 
 run: setup
@@ -80,8 +81,12 @@ test-backends: .venv-backends/installed data/mnist.npz
 	KERAS_BACKEND=jax .venv-backends/bin/python $(ALONE) $(ON_TORCH) 09 11
 	KERAS_BACKEND=torch .venv-backends/bin/python $(ALONE) $(ON_TORCH)
 
+# --strict: what PyPI does not know was not checked, and counts as a failure.
+audit: .venv-audit/installed
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 setup: .venv/installed
 
@@ -100,6 +105,11 @@ data/mnist.npz: | setup
 .venv-colab/installed: tests/elsewhere/colab-versions.txt
 	$(PYTHON_OF_COLAB) -m venv .venv-colab
 	.venv-colab/bin/python $(PIP) -r tests/elsewhere/colab-versions.txt
+	@touch $@
+
+.venv-audit/installed:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python $(PIP) pip-audit
 	@touch $@
 
 # The floors, word for word: >= becomes ==.
