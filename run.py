@@ -136,7 +136,7 @@ def execute(path):
     notebook = nbformat.read(path, as_version=4)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="digits-") as folder:
-        if not os.access(Path.home(), os.W_OK):  # both would warn, and take another folder
+        if not os.access(os.path.expanduser("~"), os.W_OK):  # both would warn about that
             os.environ |= {"IPYTHONDIR": folder, "MPLCONFIGDIR": folder}
         client = Client(
             notebook,
