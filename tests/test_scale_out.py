@@ -117,6 +117,12 @@ def wait_until(condition, what):
         time.sleep(0.05)
 
 
+def test_a_folder_that_cannot_be_made_says_what_to_do(notebook, tmp_path):
+    (tmp_path / "ensemble").touch()  # a file in its place stops the superuser, too
+    with pytest.raises(OSError, match="could not be written.*make the folder writable"):
+        notebook["train_member"](1, tmp_path / "ensemble", "stand-in", train_tiny)
+
+
 # --- where it is trained -------------------------------------------------------------------------
 
 
