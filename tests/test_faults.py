@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import HAS_MNIST, NOTEBOOKS, ROOT, code_cells, copy_tree, definitions, read
+from nbclient import NotebookClient
 
 LONG_AGO, FAR_AHEAD = 400_000_000, 4_000_000_000  # seconds since 1970: in 1982, in 2096
 
@@ -291,6 +292,36 @@ def test_a_full_disk_leaves_the_old_page(tmp_path, monkeypatch, full_disk, size)
     assert names(tmp_path) == ["index.html"]
     run.write_index({}, {}, "what was found")
     assert "what was found" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["100k", "4m"])
+def test_a_training_on_a_disk_that_is_full(tmp_path, stand_in, training_folder, size):
+    """A disk of its own, of that size: the message comes before the training, not after it."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode:
+        pytest.skip("this system lends no disk without the superuser: unshare -rm fails")
+    code = training_folder("full", **SHORT_RANGE, **FEW_EPOCHS) / "training.py"
+    run = f"cd {tmp_path}/disk && {sys.executable} {code}"
+    steps = f"""
+        mkdir {tmp_path}/disk && mount -t tmpfs -o size={size} tmpfs {tmp_path}/disk
+        mkdir {tmp_path}/disk/data
+        ({run}); echo "first: $?"; find {tmp_path}/disk/data -type f
+        mount -o remount,size=100m {tmp_path}/disk
+        ({run}); echo "second: $?"; ls {tmp_path}/disk/data
+    """
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", steps],
+        env=environment(DIGITS_DATA=str(stand_in)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    first, _, second = done.stdout.partition("first: 1\n")
+    assert "No space left on device. Free some disk space" in first.splitlines()[-1], done.stdout
+    assert "Epoch 1/" not in first
+    assert not second.startswith(str(tmp_path)), "nothing half-written is left"
+    assert second.endswith("second: 0\nhistory.csv\nmodel.keras\n"), done.stdout
 
 
 def test_stopping_while_a_file_is_written_leaves_nothing(tmp_path, writing):
@@ -578,6 +609,27 @@ def test_resuming_does_not_look_at_the_clock(tmp_path, newest):
     assert finished_epochs(tmp_path) == 5
 
 
+BACKWARDS = """
+import time
+now = iter(range(4_000_000_000, 400_000_000, -86_400))
+time.time = lambda: float(next(now))  # each look at it is a day earlier
+"""
+
+
+@pytest.mark.slow
+def test_a_training_while_the_clock_goes_backwards(tmp_path, stand_in, training_folder):
+    folder, log = training_folder("backwards", **SHORT_RANGE, **FEW_EPOCHS), tmp_path / "log.txt"
+    code = folder / "training.py"
+    looks = "\nassert next(now) < 4_000_000_000 - 10 * 86_400, 'the clock was looked at'\n"
+    code.write_text(BACKWARDS + code.read_text(encoding="utf-8") + looks, encoding="utf-8")
+    process = start(folder, stand_in, log)
+    wait_until(lambda: "Epoch 2/" in log.read_text(), process, log)
+    process.kill()
+    process.wait()
+    assert "continuing after epoch 1" in finish(folder, stand_in, log)
+    check_whole(folder, 2)
+
+
 # --- 8. A home folder that cannot be written ---------------------------------------------------
 
 
@@ -640,3 +692,14 @@ def test_a_folder_with_spaces_and_accents(tmp_path, stand_in, writing):
     assert np.array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
     model.save_weights(tree / "data" / "é.weights.h5")
     again.load_weights(tree / "data" / "é.weights.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["04", "09", "10", "11"])
+def test_notebooks_in_a_folder_with_spaces_and_accents(tmp_path, monkeypatch, stand_in, number):
+    folder = tmp_path / "Ünï cödé" / "My Notebooks"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("DIGITS_DATA", str(shutil.copy(stand_in, folder / "meine Ziffern é.npz")))
+    notebook = read(next(path for path in NOTEBOOKS if path.name.startswith(number)))
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    assert list((folder / "data").iterdir()), "it leaves its files there"
