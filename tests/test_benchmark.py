@@ -84,7 +84,7 @@ def test_rows_are_whole_and_unique():
         names = {"tensorflow", "jax", "torch"}
         used = {name for name in names & row.keys() if isinstance(row[name], str)}
         on_purpose = row["group"] == "backends"
-        assert used == {row["recipe"].removeprefix("backend-") if on_purpose else "tensorflow"}
+        assert used == {row["recipe"].split("-")[1] if on_purpose else "tensorflow"}
     without = by_benchmark["group"].isin(["published", "streams"])
     assert by_benchmark["val_errors"].isna().eq(without).all()
     whole = current[current["group"].isin(["references", "ours"])]
@@ -574,7 +574,8 @@ def test_a_run_of_its_own_gets_its_share_of_the_cores(monkeypatch):
 
 def test_backends_take_turns_each_in_a_process_of_its_own(tmp_path, monkeypatch):
     asked = ask(monkeypatch, tmp_path / "table.csv", "backends")
-    names = [f"backend-{name}" for name in ("tensorflow", "jax", "torch")]
+    backends = ("tensorflow", "tensorflow-without-onednn", "jax", "torch")
+    names = [f"backend-{name}" for name in backends]
     assert asked == [("backends", name, seed) for seed in (1, 2) for name in names]
     everything = ask(monkeypatch, tmp_path / "table.csv", "all")
     assert everything and not {name for _, name, _ in everything} & set(names)
@@ -586,15 +587,18 @@ def test_a_backend_is_chosen_by_the_environment(monkeypatch):
     chosen = []
 
     def fake(command, env, stderr):
-        chosen.append(env.get("KERAS_BACKEND"))
+        chosen.append((env.get("KERAS_BACKEND"), env.get("TF_ENABLE_ONEDNN_OPTS")))
         Path(command[command.index("--into") + 1]).write_text("{}")
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    for name in ("KERAS_BACKEND", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(benchmark.subprocess, "run", fake)
-    for name, group in (("backend-jax", "backends"), ("ours-08", "folds")):
-        benchmark.run_alone(name, 1, group, 1, None)
-    assert chosen == ["jax", None]
+    for name in benchmark.BACKENDS:
+        benchmark.run_alone(name, 1, "backends", 1, None)
+    benchmark.run_alone("ours-08", 1, "folds", 1, None)
+    on_tensorflow = [("tensorflow", "1"), ("tensorflow", "0")]
+    assert chosen == [*on_tensorflow, ("jax", "1"), ("torch", "1"), (None, None)]
 
 
 def test_where_it_ran_and_with_how_much_memory():

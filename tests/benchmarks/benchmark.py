@@ -13,7 +13,8 @@ Groups: references, published (trained on all 60,000 images, as published), ours
 ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 to k; the members
 stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
 is with k workers), all. And, not in "all" because JAX and PyTorch must be installed: backends
-(notebook 08's live training on each of Keras' backends, never scored on the test set).
+(notebook 08's live training on each of Keras' backends, and on TensorFlow without oneDNN, which the
+setup cell switches on; never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
 what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
 is called "bend" in old rows. JSON may also name what EXTRAS in recipes.py describes.
@@ -68,7 +69,12 @@ GROUPS = {
     "streams": {"stream-40000": 2, "stream-1000000": 2},
 }
 FOLDS = {"ours-04": 6, "ours-08": 6, "ours-12": 6, "ours-wide": 6, "ghouzam": 6}
-BACKENDS = {"backend-tensorflow": 2, "backend-jax": 2, "backend-torch": 2}
+BACKENDS = {
+    "backend-tensorflow": 2,
+    "backend-tensorflow-without-onednn": 2,
+    "backend-jax": 2,
+    "backend-torch": 2,
+}
 PURPOSES = {
     "references": "comparison on the test set",
     "published": "comparison on the test set, with all 60,000 images as published",
@@ -443,7 +449,11 @@ def run_alone(name, seed, group, jobs, purpose):
     """Run in a new process, so that nothing is warm. Returns the row; exits if the run fails."""
     environment = dict(os.environ)
     if group == "backends":
-        environment["KERAS_BACKEND"] = name.removeprefix("backend-")
+        backend, _, without_onednn = name.removeprefix("backend-").partition("-")
+        environment |= {
+            "KERAS_BACKEND": backend,
+            "TF_ENABLE_ONEDNN_OPTS": "0" if without_onednn else "1",
+        }
     if jobs > 1:
         threads = str(max(1, os.cpu_count() // jobs))
         environment |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": "1"}
