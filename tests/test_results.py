@@ -153,6 +153,20 @@ def test_readme_says_how_often_the_test_set_was_looked_at():
     assert int(quoted) == table["test_errors"].notna().sum()
 
 
+def test_readme_backends_are_those_of_the_benchmark():
+    table = pd.read_csv(ROOT / "data" / "benchmarks.csv", low_memory=False)
+    runs = table[(table["group"] == "backends") & table["superseded"].isna()]
+    assert (runs["val_images"] == 10_000).all() and (runs["epochs"] == 5).all()
+    for name in ("TensorFlow", "PyTorch", "JAX"):
+        recipe = "backend-" + {"PyTorch": "torch"}.get(name, name.lower())
+        seconds = sorted(runs.loc[runs["recipe"] == recipe, "training_seconds"].round())
+        quoted = re.findall(rf"(\d+) and (\d+) s on {name}\b", README)
+        assert quoted == [tuple(f"{value:.0f}" for value in seconds)], name
+    errors = runs.loc[~runs["recipe"].str.contains("without"), "val_errors"]
+    quoted = re.findall(r"of 10,000 validation images, (\d+) to (\d+) were misread", README)
+    assert quoted == [(f"{errors.min():.0f}", f"{errors.max():.0f}")]
+
+
 def test_readme_folds_are_those_of_the_benchmark():
     table = pd.read_csv(ROOT / "data" / "benchmarks.csv", low_memory=False)
     folds = table[(table["group"] == "folds") & table["superseded"].isna()]
