@@ -609,9 +609,9 @@ def test_resuming_does_not_look_at_the_clock(tmp_path, newest):
     assert finished_epochs(tmp_path) == 5
 
 
-BACKWARDS = """
+BACKWARDS = f"""
 import time
-now = iter(range(4_000_000_000, 400_000_000, -86_400))
+now = iter(range({FAR_AHEAD}, {LONG_AGO}, -86_400))
 time.time = lambda: float(next(now))  # each look at it is a day earlier
 """
 
@@ -620,7 +620,7 @@ time.time = lambda: float(next(now))  # each look at it is a day earlier
 def test_a_training_while_the_clock_goes_backwards(tmp_path, stand_in, training_folder):
     folder, log = training_folder("backwards", **SHORT_RANGE, **FEW_EPOCHS), tmp_path / "log.txt"
     code = folder / "training.py"
-    looks = "\nassert next(now) < 4_000_000_000 - 10 * 86_400, 'the clock was looked at'\n"
+    looks = f"\nassert next(now) < {FAR_AHEAD} - 10 * 86_400, 'the clock was looked at'\n"
     code.write_text(BACKWARDS + code.read_text(encoding="utf-8") + looks, encoding="utf-8")
     process = start(folder, stand_in, log)
     wait_until(lambda: "Epoch 2/" in log.read_text(), process, log)

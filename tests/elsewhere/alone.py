@@ -84,6 +84,7 @@ def main():
     parser.add_argument("--gpu", action="store_true", help="use XLA as where there is a GPU")
     parser.add_argument("--stand-in", metavar="FILE", help="data set to use instead of MNIST")
     wishes = parser.parse_args()
+    # Without the second one, kernels on newer Pythons warn that debuggers may miss breakpoints.
     environment = {"PYTHONPATH": str(HERE), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     if wishes.gpu:
         environment["PRETEND_GPU"] = "1"
