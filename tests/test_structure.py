@@ -107,6 +107,14 @@ def test_few_outputs_are_left_unchecked(path):
 
 
 @every_notebook
+def test_no_output_is_hidden_by_a_semicolon(path):
+    """Tools that keep no history of the cells, such as nbval, show that output nevertheless."""
+    for cell in code_cells(read(path)):
+        end = cell.source.rpartition("\n")[2].partition("  #")[0]
+        assert not end.rstrip().endswith(";") or "nbval-ignore-output" in tags(cell), cell.source
+
+
+@every_notebook
 def test_imports_nothing_of_ours(path):
     ours = {file.stem for file in ROOT.glob("**/*.py") if ".venv" not in str(file)}
     for cell in code_cells(read(path)):
