@@ -576,6 +576,27 @@ def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypat
     assert [look.turns for look in left] == kept
 
 
+class Eights:
+    """A model that takes everything for an 8."""
+
+    def predict_on_batch(self, images):
+        return np.eye(11)[[8] * len(images)]
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_row_of_joined_digits_is_not_a_tall_digit_on_its_side(turns):
+    """Whatever the network takes it for: two rows, as stored and on their side."""
+    ink = np.zeros((260, 400), "float32")
+    for top in (30, 150):
+        for left in range(50, 330, 50):  # boxes with a common side
+            ink[top : top + 70, left : left + 54] = 1
+            ink[top + 4 : top + 66, left + 4 : left + 50] = 0
+    mask = np.rot90(ink, turns) > 0.5
+    looks = NOTEBOOK_09["look_at"](mask.astype("float32"), mask, False, Eights())
+    best = max(looks, key=lambda look: look.score / NOTEBOOK_09["preference"](look.turns))
+    assert best.turns % 2 == turns and best.usual == pytest.approx(70)
+
+
 # --- digits that are not solid --------------------------------------------------------------------
 
 
@@ -636,6 +657,52 @@ def test_outlined_digits_are_read(names, reader):
         counts = names["count_page"](truth, names["read_digits"](photo, reader))
         right, false = right + counts[0], false + counts[1]
     assert right >= 48 and false <= 4, (right, false)
+
+
+# --- what the program writes, and what the reader learns from it ---------------------------------
+
+
+@pytest.mark.parametrize("pen", [3, 6, 9])
+def test_a_written_digit_keeps_what_its_own_pen_has_filled(pen):
+    """A 6 whose loop is filled: a blob of ink below a stem, on whose center line is no loop."""
+    y, x = np.mgrid[:28, :28]
+    loop = (y - 18) ** 2 + (x - 14) ** 2 < 36
+    stem = (x >= 8) & (x < 11) & (y > 3) & (y < 19)
+    ink = NOTEBOOK_09["write_digit"](1.0 * (loop | stem), 60, pen)
+    assert ink.dtype.kind == "f" and ink.min() >= 0 and ink.max() <= 1
+    assert ink[0].any() and ink[-1].any() and ink[:, 0].any() and ink[:, -1].any()  # cropped
+    half = len(ink) // 2
+    above, below = (
+        ndi.distance_transform_edt(part > 0.5).max() for part in (ink[:half], ink[half:])
+    )
+    assert below > 2 * above
+
+
+@pytest.mark.parametrize("pen", [8, 12])
+def test_a_digit_is_written_with_the_pen_that_was_asked_for(pen):
+    digit = np.zeros((28, 28))
+    digit[4:24, 12:15] = 1
+    ink = np.pad(NOTEBOOK_09["write_digit"](digit, 80, pen), 5)
+    assert NOTEBOOK_09["stroke_width"](ink > 0.5) == pytest.approx(pen, rel=0.2)
+
+
+class Never:
+    """A generator that leaves out everything that is left out at random."""
+
+    def random(self):
+        return 1.0
+
+
+def test_most_of_two_digits_is_not_a_digit():
+    """Also if one of them is a thin 1, which adds little ink to the other one."""
+    owner = np.zeros((60, 70), int)
+    owner[10:50, 10:36] = 1
+    owner[17:43, 17:29] = 0  # a 0
+    owner[10:50, 42:47] = 2  # and a 1
+    images, classes = NOTEBOOK_09["candidates"]([0, 1], owner, Never())
+    assert sorted(classes) == [0, 1, NOTEBOOK_09["NOT_A_DIGIT"]]
+    both = images[classes.index(NOTEBOOK_09["NOT_A_DIGIT"])]
+    assert ndi.label(both > 0.3)[1] == 2
 
 
 # --- files, and what is no photo ------------------------------------------------------------------
