@@ -538,17 +538,18 @@ def test_rows_that_rise_or_fall_are_read(names, reader, degrees):
 
 @on_mnist
 def test_pages_stored_upside_down_are_turned(names, reader):
-    """The 0, 1, 2, 5, 6, 8, and 9 are digits that way, too, so one or two digits cannot tell."""
+    """The 0, 1, 2, 5, 6, 8, and 9 are digits that way, too, so only other digits can tell."""
     images, labels = page_digits("held out")
     n_right = n_digits = 0
-    for seed in (4, 5, 7, 8, 12):  # pages of 8 digits or more, some of them a 3, 4, or 7
+    for seed in range(12):
         one = page(seed, images, labels, "held out", limit=1_000_000)
         truth = [[digit for digit, *_ in row] for row in one.rows]
-        assert sum(map(len, truth)) >= 8 and {3, 4, 7} & set(itertools.chain.from_iterable(truth))
+        if not {3, 4, 7} & set(itertools.chain.from_iterable(truth)):
+            continue
         rows = names["read_digits"](np.rot90(one.photo, 2), reader)
         n_right += names["count_page"](truth, rows)[0]
         n_digits += sum(map(len, truth))
-    assert n_right >= 0.92 * n_digits, (n_right, n_digits)
+    assert n_digits > 100 and n_right >= 0.92 * n_digits, (n_right, n_digits)
 
 
 @pytest.mark.parametrize(
