@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage as ndi
-from skimage.transform import warp
+from skimage.transform import AffineTransform, warp
 from test_handwriting import IS_MNIST, functions_with_model, no_image, pixels, write_files
 
 on_mnist = pytest.mark.skipif(not IS_MNIST, reason="accuracies are about MNIST's model")
@@ -112,6 +112,29 @@ def test_a_page_on_a_table_is_read_and_its_boxes_are_on_the_photo(names, reader,
     for (top, left), box in zip(corners, boxes, strict=True):
         (x, y) = forward([(left, top)])[0]
         assert abs(box[0] - y) < 15 and abs(box[1] - x) < 15
+
+
+def on_a_rough_table(page, seed):
+    """Photograph a page, float (300, 400), whose left part is outside the photo.
+
+    The table is darker than the paper, and much rougher. Returns uint8 (500, 500, 3), and where
+    the sheet is, bool (500, 500).
+    """
+    rng = np.random.default_rng(seed)
+    table = 0.3 + ndi.zoom(rng.normal(0, 0.08, (100, 100)), 5, order=1)
+    back = AffineTransform(rotation=np.radians(rng.uniform(-8, 8)), translation=(60, -110))
+    sheet = warp(page, back, output_shape=(500, 500), cval=-1)
+    photo = np.where(sheet < 0, table, sheet) + rng.normal(0, 0.03, (500, 500))
+    return np.repeat(255 * photo.clip(0, 1)[..., None], 3, axis=2).astype("uint8"), sheet >= 0
+
+
+@on_mnist
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rough_table_beside_a_sheet_holds_no_digits(names, reader, seed):
+    page = np.pad(drawn_page([(5, 8), (2,)])[0], [(0, 0), (60, 0)])[:, :400]
+    photo, _ = on_a_rough_table(0.9 - 0.8 * page, seed)
+    rows = names["read_digits"](photo, reader)
+    assert text(rows) == [[5, 8], [2]]
 
 
 @on_mnist
@@ -272,7 +295,19 @@ def test_no_sheet_is_found_where_there_is_none():
     vignette = 1 - 0.6 * np.hypot(y - 150, x - 200) / 250
     disk = np.where(np.hypot(y - 150, x - 200) < 120, 0.9, 0.3)
     for gray in (vignette, disk, np.full((300, 400), 0.9), rng.random((300, 400)), 0 * x):
-        assert NOTEBOOK_09["find_corners"](np.repeat(gray[..., None], 3, axis=2)) is None
+        photo = np.repeat(gray[..., None], 3, axis=2)
+        assert NOTEBOOK_09["find_corners"](photo) is None
+        if gray is not disk:  # it may be a sheet, if not a rectangular one
+            assert NOTEBOOK_09["find_sheet"](photo) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_table_is_not_taken_for_the_sheet_nor_the_sheet_for_the_table(seed):
+    photo, expected = on_a_rough_table(np.full((300, 400), 0.9), seed)
+    sheet = NOTEBOOK_09["find_sheet"](photo / np.float32(255))
+    assert not (sheet & ~expected).any()
+    assert sheet.sum() > 0.85 * expected.sum()
+    assert sheet[:, 0].any(), "where the photo ends, the sheet does not"
 
 
 def test_a_seam_goes_where_the_least_ink_is():
@@ -302,6 +337,49 @@ def test_cutting_keeps_the_ink():
     assert together.sum() == pytest.approx(stroke.image.sum(), rel=0.03)
     lefts = [piece.box[1] for piece in pieces]
     assert lefts == sorted(lefts)
+
+
+def test_slanted_strokes_are_separated_by_slanted_cuts_only():
+    mask = np.zeros((60, 100), bool)
+    for left in (30, 41):
+        for row in range(10, 50):
+            mask[row, left + 40 - row * 4 // 5 : left + 46 - row * 4 // 5] = True  # "//"
+    mask[28:32, 40:60] = True  # and a bar
+    (stroke,) = lift(mask)
+    crossed = {}
+    for slant in (-0.8, 0, 0.8):
+        seams = NOTEBOOK_09["slanted_seams"](stroke.image, slant)
+        left, right = stroke.box[[1, 3]] - stroke.left
+        crossed[slant] = min(seams, key=lambda one: abs(one[0].mean() - (left + right) / 2))[1]
+    assert crossed[-0.8] < 5 < min(crossed[0], crossed[0.8])
+    cut = NOTEBOOK_09["cut_stroke"](stroke, slant=-0.8)
+    assert NOTEBOOK_09["paste"](cut).sum() == pytest.approx(stroke.image.sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("upright", [0.5, 4])
+def test_slanted_cuts_are_tried_where_upright_ones_read_badly(upright, monkeypatch):
+    """And the cheapest reading is kept."""
+    mask = np.zeros((60, 120), bool)
+    mask[10:50, 20:26] = mask[10:50, 60:66] = mask[28:32, 20:66] = True
+    costs, slants = iter([upright, 3.0, 2.0]), []
+
+    def cut_stroke(stroke, slant):
+        slants.append(slant)
+        return [stroke]
+
+    def read_rows(rows, *_):
+        if not rows:
+            return []
+        cost = next(costs)
+        return [(cost, [(0, 1, cost, (7, 0.9, rows[0][0].box, None, cost))])]
+
+    monkeypatch.setitem(NOTEBOOK_09, "cut_stroke", cut_stroke)
+    monkeypatch.setitem(NOTEBOOK_09, "read_rows", read_rows)
+    monkeypatch.setitem(NOTEBOOK_09, "predict_classes", lambda images, _: np.full((1, 11), 1 / 11))
+    strokes = NOTEBOOK_09["find_strokes"](mask)
+    digits, _, total = NOTEBOOK_09["read_strokes"](mask.astype("float32"), *strokes, 40, None)
+    assert slants == ([0] if upright == 0.5 else [0, -0.3, 0.3])
+    assert total == min(upright, 2) and [digit[4] for digit in digits] == [total]
 
 
 def test_groups_are_neighbors_and_no_larger_than_a_digit():
@@ -513,6 +591,16 @@ def test_margins_change_nothing_and_pages_side_by_side_are_both_read(names, read
     assert text(names["read_digits"](two, reader)) == [[3, 5, 2, 3, 5, 2], [7, 4, 7, 4]]
 
 
+def with_margin(photo):
+    """Add a fifth of a photo's size on each side, in the color that most of its edge has."""
+    top, left = photo.shape[0] // 5, photo.shape[1] // 5
+    edge = np.concatenate([photo[0], photo[-1], photo[:, 0], photo[:, -1]])
+    larger = np.empty((len(photo) + 2 * top, photo.shape[1] + 2 * left, *photo.shape[2:]), np.uint8)
+    larger[...] = np.median(edge, axis=0)
+    larger[top : top + photo.shape[0], left : left + photo.shape[1]] = photo
+    return larger
+
+
 @on_mnist
 def test_margins_and_turns_change_hardly_a_digit_of_real_pages(names, reader):
     """Close decisions may change, because masks and scales do, but no more than one in a page."""
@@ -520,10 +608,7 @@ def test_margins_and_turns_change_hardly_a_digit_of_real_pages(names, reader):
     for seed in (4, 5, 7, 8):  # those with more than three digits: 90 on its side may be 06
         photo = page(seed, images, labels, "held out", limit=500_000).photo
         rows = text(names["read_digits"](photo, reader))
-        margin = ((photo.shape[0] // 5,) * 2, (photo.shape[1] // 5,) * 2) + ((0, 0),) * (
-            photo.ndim - 2
-        )
-        for other in (np.pad(photo, margin, mode="edge"), np.rot90(photo), np.rot90(photo, 3)):
+        for other in (with_margin(photo), np.rot90(photo), np.rot90(photo, 3)):
             again = names["read_digits"](other, reader)
             n_same, n_more = names["count_page"](rows, again)
             assert n_same >= sum(map(len, rows)) - 1 and n_more <= 1, (seed, rows, text(again))
@@ -693,6 +778,10 @@ class Never:
 
     def random(self):
         return 1.0
+
+    def choice(self, options):
+        """Return the one that changes the least: cuts without a slant."""
+        return min(options, key=abs)
 
 
 def test_most_of_two_digits_is_not_a_digit():
