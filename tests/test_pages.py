@@ -356,12 +356,12 @@ def test_slanted_strokes_are_separated_by_slanted_cuts_only():
     assert NOTEBOOK_09["paste"](cut).sum() == pytest.approx(stroke.image.sum(), rel=0.03)
 
 
-@pytest.mark.parametrize("upright", [0.5, 4])
-def test_slanted_cuts_are_tried_where_upright_ones_read_badly(upright, monkeypatch):
+@pytest.mark.parametrize("vertical", [0.5, 4])
+def test_slanted_cuts_are_tried_where_vertical_ones_read_badly(vertical, monkeypatch):
     """And the cheapest reading is kept."""
     mask = np.zeros((60, 120), bool)
     mask[10:50, 20:26] = mask[10:50, 60:66] = mask[28:32, 20:66] = True
-    costs, slants = iter([upright, 3.0, 2.0]), []
+    costs, slants = iter([vertical, 3.0, 2.0]), []
 
     def cut_stroke(stroke, slant):
         slants.append(slant)
@@ -378,8 +378,8 @@ def test_slanted_cuts_are_tried_where_upright_ones_read_badly(upright, monkeypat
     monkeypatch.setitem(NOTEBOOK_09, "predict_classes", lambda images, _: np.full((1, 11), 1 / 11))
     strokes = NOTEBOOK_09["find_strokes"](mask)
     digits, _, total = NOTEBOOK_09["read_strokes"](mask.astype("float32"), *strokes, 40, None)
-    assert slants == ([0] if upright == 0.5 else [0, -0.3, 0.3])
-    assert total == min(upright, 2) and [digit[4] for digit in digits] == [total]
+    assert slants == ([0] if vertical == 0.5 else [0, -0.3, 0.3])
+    assert total == min(vertical, 2) and [digit[4] for digit in digits] == [total]
 
 
 def test_groups_are_neighbors_and_no_larger_than_a_digit():
