@@ -141,6 +141,7 @@ def execute(path):
         client = Client(
             notebook,
             timeout=None,
+            startup_timeout=600,  # s; a busy machine may need more than the usual minute
             record_timing=False,
             store_widget_state=False,
             resources={"metadata": {"path": str(path.parent)}},

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from hypothesis import settings
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]-*.ipynb"))
@@ -84,11 +85,19 @@ def execute_two_at_once(notebooks, folder_of, **environment):
     kernels. The outputs are stored in the notebooks. Returns {name: future}; result() of a future
     raises the error of a cell that has failed.
     """
+    from run import connection
+
     environment = os.environ | environment | {"TF_NUM_INTRAOP_THREADS": "1"}
 
     def execute(name):
-        resources = {"metadata": {"path": str(folder_of(name))}}
-        NotebookClient(notebooks[name], resources=resources).execute(env=environment)
+        with tempfile.TemporaryDirectory(prefix="digits-") as private:
+            # Files instead of ports: two kernels that start at once may be given the same port
+            NotebookClient(
+                notebooks[name],
+                startup_timeout=600,
+                resources={"metadata": {"path": str(folder_of(name))}},
+                config=Config(KernelManager=connection(Path(private))),
+            ).execute(env=environment)
 
     with ThreadPoolExecutor(2) as pool:
         return {name: pool.submit(execute, name) for name in notebooks}

@@ -21,7 +21,8 @@ AFTER = {"05": ["03", "04"], "06": ["04"], "07": ["04"], "09": ["07"], "11": ["0
 def main(tree, how):
     command = [
         *(sys.executable, "-m", "pytest", "-p", "no:python", "-p", "no:cacheprovider"),
-        *(how, "--nbval-current-env", "--nbval-cell-timeout", "1800", "--tb", "short"),
+        *(how, "--nbval-current-env", "--nbval-cell-timeout", "1800"),
+        *("--nbval-kernel-startup-timeout", "600", "--tb", "short"),
         *("--no-header", "--color", "no"),
     ]
     paths = {path.name[:2]: path for path in (tree / "notebooks").glob("[0-9][0-9]-*.ipynb")}

@@ -701,5 +701,6 @@ def test_notebooks_in_a_folder_with_spaces_and_accents(tmp_path, monkeypatch, st
     folder.mkdir(parents=True)
     monkeypatch.setenv("DIGITS_DATA", str(shutil.copy(stand_in, folder / "meine Ziffern é.npz")))
     notebook = read(next(path for path in NOTEBOOKS if path.name.startswith(number)))
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(folder)}}).execute()
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=None, startup_timeout=600, resources=resources).execute()
     assert len(names(folder)) > 1, "what it leaves lies there"

@@ -60,7 +60,8 @@ def fault(path, folder):
     resources = {"metadata": {"path": str(folder)}}
     with tempfile.TemporaryDirectory() as private:
         config = Config(KernelManager=connection(Path(private)))
-        client = NotebookClient(notebook, timeout=None, resources=resources, config=config)
+        waits = {"timeout": None, "startup_timeout": 600}  # s
+        client = NotebookClient(notebook, **waits, resources=resources, config=config)
         try:
             client.execute()
         except (CellExecutionError, DeadKernelError) as error:
