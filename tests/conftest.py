@@ -73,7 +73,9 @@ def definitions(number, *names, **given):
     assert found >= set(names), f"{path.name} does not define {set(names) - found}"
     import keras  # which the setup cell imports inside a `try`
 
-    space = {"keras": keras} | given
+    # "__main__", as in a notebook: before a function is sent to a worker, any other name is
+    # looked up in all modules, which is slow
+    space = {"keras": keras, "__name__": "__main__"} | given
     exec(compile(ast.Module(wanted, type_ignores=[]), path.name, "exec"), space)
     return space
 
