@@ -239,8 +239,8 @@ def write_files(folder):
         "dot.png": (saved(Image.new("L", (1, 1)), "PNG"), "too small"),
         "line.png": (saved(Image.new("1", (10_000, 8)), "PNG"), "too long and thin"),
         "bomb.png": (bomb(), "too large|larger"),
-        "gray.png": (saved(Image.new("RGB", (90, 90), (99, 99, 99)), "PNG"), "one color"),
-        "clear.png": (saved(Image.new("RGBA", (90, 90), (0, 0, 0, 0)), "PNG"), "one color"),
+        "gray.png": (saved(Image.new("RGB", (90, 90), (99, 99, 99)), "PNG"), "no ink"),
+        "clear.png": (saved(Image.new("RGBA", (90, 90), (0, 0, 0, 0)), "PNG"), "no ink"),
     }
     fine = {
         "cmyk.jpg": saved(good.convert("CMYK"), "JPEG"),
