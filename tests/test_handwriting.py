@@ -90,7 +90,7 @@ def test_any_image_gives_mnist_style_or_says_why_not(array):
     try:
         image = to_mnist_style(array)
     except ValueError as error:
-        assert "color" in str(error)
+        assert "no ink" in str(error)
     else:
         is_mnist_style(image)
 
