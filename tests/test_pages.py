@@ -411,11 +411,10 @@ def test_ink_beside_a_cut_is_near_it_and_of_the_same_stroke():
     row, n = [*pieces, apart], len(pieces)
     assert n > 2 and NOTEBOOK_09["beside_cuts"](row, 0, n) == []
     assert NOTEBOOK_09["beside_cuts"](row, n, n + 1) == []
-    for stop in range(1, n):
-        for start, others in ((0, pieces[stop:]), (stop, pieces[:stop])):
-            group = pieces[start:stop] if start == 0 else pieces[stop:]
-            (beside,) = NOTEBOOK_09["beside_cuts"](row, start, stop if start == 0 else n)
-            own = np.any([p.side for p in group], axis=0)
+    for cut in range(1, n):
+        for place, others in (((0, cut), pieces[cut:]), ((cut, n), pieces[:cut])):
+            (beside,) = NOTEBOOK_09["beside_cuts"](row, *place)
+            own = np.any([p.side for p in row[slice(*place)]], axis=0)
             assert not np.any((beside.image > 0) & own)
             assert np.all(beside.image <= np.max([p.image for p in others], axis=0))
             assert ndi.distance_transform_cdt(~own, "chessboard")[beside.image > 0].max() <= 5
@@ -784,7 +783,7 @@ def test_without_a_look_there_is_nothing_to_fill():
 
 @on_mnist
 def test_outlined_digits_are_read(names, reader, monkeypatch):
-    """Not well: readers trained on different processors get 36 to 54 of 60 right."""
+    """Not well: readers of different trainings, on several machines, had 36 to 54 of 60 right."""
     images, labels = page_digits("held out")
     photos = []
     for seed in range(6):
