@@ -12,7 +12,9 @@ Groups: references, published (trained on all 60,000 images, as published), ours
 04 without augmentation), changes (a short version of notebook 08's recipe with one change),
 ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 to k; the members
 stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
-is with k workers), all. And, not in "all" because JAX and PyTorch must be installed: backends
+is with k workers), races (how long members of notebook 10 take to train: race-4-2 is four members
+on two workers, race-1-0 one in a single process with all cores; "seed" k is the k-th repetition),
+all. And, not in "all" because JAX and PyTorch must be installed: backends
 (notebook 08's live training on each of Keras' backends, and on TensorFlow without oneDNN, which the
 setup cell switches on; never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
@@ -67,6 +69,7 @@ GROUPS = {
     "controls": {"ours-04-plain": 3},
     "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
     "streams": {"stream-40000": 2, "stream-1000000": 2},
+    "races": {f"race-{race}": 3 for race in ("1-0", "1-1", "2-1", "2-2", "4-1", "4-2")},
 }
 FOLDS = {"ours-04": 6, "ours-08": 6, "ours-12": 6, "ours-wide": 6, "ghouzam": 6}
 BACKENDS = {
@@ -83,6 +86,7 @@ PURPOSES = {
     "changes": "ablation of notebook 08's recipe",
     "ensembles": "what an ensemble gains",
     "streams": "how fast images are scored",
+    "races": "how the time to train members grows",
     "folds": "comparison on unseen writers, without the test set",
     "backends": "comparison of Keras' backends, without the test set",
     "search": "search for a better recipe",
@@ -373,6 +377,57 @@ def run_stream(name, n_workers):
     }
 
 
+def run_race(name, repetition):
+    """Train members of notebook 10, on workers or in this process. Returns one row of the table.
+
+    The clock starts when the workers are there and have trained something very small.
+    """
+    from distributed import Client
+    from recipes import TEN, recipe_hash, train_for_ensemble
+
+    n_members, n_workers = map(int, name.removeprefix("race-").split("-"))
+    (x_all, y_all), _, data_name = TEN["load_digits"]()
+    train, n_images = train_for_ensemble("quick"), len(TEN["split"](x_all, y_all)[0])
+
+    def warm_up():
+        train(np.zeros((256, 28, 28, 1), "float32"), np.eye(10, dtype="float32")[[0] * 256], 0)
+
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
+        members = [(seed, folder, data_name, train) for seed in range(1, n_members + 1)]
+        if n_workers == 0:
+            warm_up()
+            started = time.perf_counter()
+            for member in members:
+                TEN["train_member"](*member)
+            seconds = time.perf_counter() - started
+        else:
+            with TEN["start_cluster"](n_workers) as cluster, Client(cluster) as client:
+                client.register_plugin(TEN["QuietWorker"](folder / "workers.log"))
+                for worker in client.nthreads():
+                    client.submit(warm_up, workers=[worker], pure=False).result()
+                started = time.perf_counter()
+                futures = [client.submit(TEN["train_member"], *member) for member in members]
+                client.gather(futures)
+                seconds = time.perf_counter() - started
+    return {
+        "recipe": name,
+        "group": "races",
+        "recipe_hash": recipe_hash(name, n_images, "at random", data_name),
+        "purpose": PURPOSES["races"],
+        "seed": repetition,
+        "network": "quick",
+        "members": n_members,
+        "workers": n_workers,
+        "training_images": n_images,
+        "held_back": "at random",
+        "training_seconds": round(seconds, 2),
+        "matmul_gflops": round(matmul_gflops(), 1),
+        "peak_memory_mb": peak_memory_mb(),
+        **circumstances(data_name),
+    }
+
+
 def machine():
     """Name the processor, as far as the system tells, and its cores."""
     name = platform.processor() or platform.machine()
@@ -555,8 +610,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.into:
         name, seed = options.names[0], options.seeds[0]
-        if name.startswith(("ensemble-", "stream-")):
-            row = (run_ensemble if name.startswith("ensemble-") else run_stream)(name, seed)
+        special = {"ensembles": run_ensemble, "streams": run_stream, "races": run_race}
+        if options.group in special:
+            row = special[options.group](name, seed)
         else:
             row = run(name, seed, options.group, options.purpose)
         options.into.write_text(json.dumps(row))
