@@ -62,8 +62,9 @@ def read(file):
         raise WrongFileError("it is not an .npz archive of numbers") from None
     except Exception as error:  # a damaged archive can fail in many ways
         raise WrongFileError(f"it cannot be read ({type(error).__name__}: {error})") from None
-    as_in_mnist = all(array.dtype == np.uint8 for array in arrays) and arrays[0].ndim == 3
-    if not as_in_mnist or digest(arrays) != MNIST_SHA256:
+    shapes = [array.shape[1:] for array in arrays]
+    as_in_mnist = all(array.dtype == np.uint8 for array in arrays)
+    if not as_in_mnist or shapes != [(28, 28), (), (28, 28), ()] or digest(arrays) != MNIST_SHA256:
         shape = " × ".join(map(str, arrays[0].shape))
         raise WrongFileError(f"its arrays are not MNIST's (x_train: {shape}, {arrays[0].dtype})")
     return arrays

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -279,6 +280,8 @@ def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeyp
     assert len(after) == len(TABLE) + 1
     runs = after[after["recipe"] == "notebook 04"]
     assert list(runs["superseded"].isna()) == [False] * (len(runs) - 1) + [True]
+    same = after["superseded"].iloc[:-1].fillna("") == TABLE["superseded"].fillna("")
+    assert (~same).sum() == 1, "what superseded the older ones stays as it was"
     assert runs["test_errors"].iloc[-1] == 99
     assert runs["recipe_hash"].iloc[-1] == of("ours-04")["recipe_hash"].iloc[-1]
     benchmark.main(["notebooks", "--table", str(table)])
@@ -348,6 +351,64 @@ def test_each_change_differs_from_the_recipe_in_what_its_name_says():
     assert schedule["warmup_steps"] == steps and schedule["decay_steps"] == 5 * steps
     longer = settings("twice as long")["learning_rate"]["config"]
     assert longer["decay_steps"] == 11 * steps and described["twice as long"]["epochs"] == 12
+
+
+TRAINED = [
+    name
+    for group in ("references", "published", "ours", "controls")
+    for name in benchmark.GROUPS[group]
+]
+WITHOUT_VALIDATION = {"ours-fast", "train-mnist-fast-60k"}  # they decide nothing on the way
+
+
+@pytest.mark.parametrize("name", [*TRAINED, "ours-12", "ours-wide", '{"consistency": 1}'])
+def test_each_recipe_is_trained_on_the_training_images_and_on_no_others(name, monkeypatch):
+    import keras
+    import recipes
+
+    def fit(model, x, y=None, validation_data=None, callbacks=(), **options):
+        x, y = (x, y) if isinstance(x, np.ndarray) else (x.x, x.y)  # x: Keras' old generator
+        fitted.append((x, y, validation_data))
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.ModelCheckpoint):
+                model.save_weights(callback.filepath)
+                model.set_weights([0 * weight for weight in model.get_weights()])  # a bad epoch
+
+    fitted, (train, val) = [], (some_images(40), some_images(8))
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
+    model = recipes.find(name)[1](train, val, 1, recipes.Stopwatch())
+    assert fitted
+    for x, y, validation_data in fitted:
+        assert np.array_equal(x, train[0]) and np.array_equal(y, train[1])
+        if name in WITHOUT_VALIDATION:
+            assert validation_data is None
+        else:
+            assert all(one is other for one, other in zip(validation_data, val, strict=True))
+    assert all(weight.any() for weight in model.get_weights()[:1]), "the best epoch is kept"
+
+
+def test_the_seed_decides_where_a_network_starts(monkeypatch):
+    import keras
+    import recipes
+
+    monkeypatch.setattr(keras.Sequential, "fit", lambda *arguments, **options: None)
+    train = recipes.find(json.dumps(TINY))[1]
+    first, again, other = (
+        train(some_images(8), some_images(8), seed, recipes.Stopwatch()).get_weights()[0]
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_the_benchmark_trains_what_notebook_04_trains():
+    """It builds 04's training model itself, so that it can leave the augmentation out."""
+    import recipes
+
+    names = ["build_for_training", "build_cnn", "RandomAffine", "affine_transforms", "settings"]
+    _, training = definitions("04", *names, data_name="MNIST")["build_for_training"](1e-3)
+    described = recipes.describe("ours-04", 1000)
+    assert json.dumps(recipes.describe_layers(training)) == json.dumps(described["layers"])
+    assert type(training.optimizer).__name__ == described["optimizer"]
 
 
 @pytest.mark.parametrize("name, batch_size", [("ghouzam", 86), ("deotte", 64)])
@@ -463,6 +524,7 @@ def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch,
 
     def train(train, val, seed, stopwatch):
         trained.append((train, val))
+        drawn.append(np.random.random())
         stopwatch.epochs, stopwatch.seconds = 2, 1e-6
         stopwatch.reached = {0.990: 0.5}
         model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
@@ -470,7 +532,7 @@ def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch,
         model.layers[-1].set_weights([np.zeros((784, 10)), 5.0 * (np.arange(10) == 3)])
         return model
 
-    trained, speeds = [], iter([100.0, 101.0])
+    trained, drawn, speeds = [], [], iter([100.0, 101.0])
     monkeypatch.setenv("DIGITS_DATA", str(stand_in))
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(recipes, "find", lambda name: ("ours", train))
@@ -479,6 +541,8 @@ def test_a_run_counts_the_errors_on_the_images_that_it_names(group, monkeypatch,
     row = benchmark.run("a name", 2, group, "a purpose" if group is None else None)
     with np.load(stand_in) as file:
         x_all, y_all, y_test = file["x_train"], file["y_train"], file["y_test"]
+    keras.utils.set_random_seed(2)
+    assert drawn == [np.random.random()], "the references take their seed from here"
     ((x_train, t_train), (x_val, t_val)) = trained[0]
     assert t_train.shape == (len(x_train), 10) and t_val.shape == (len(x_val), 10)
     if group in (None, "published"):
@@ -704,6 +768,14 @@ def test_a_run_is_added_once_and_the_rest_stays(tmp_path, stand_in, monkeypatch,
     assert "1 runs to do" in capsys.readouterr().out
 
 
+def cross_entropy(probabilities, stand_in):
+    """The mean of -ln p for the labels of the stand-in's validation images."""
+    with np.load(stand_in) as file:
+        y_all, x_all = file["y_train"], file["x_train"]
+    labels = definitions("02", "split")["split"](x_all, y_all)[3]
+    return -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+
+
 def test_an_ensemble_grows_by_one_member_at_a_time(tmp_path, stand_in, monkeypatch, capsys):
     """It can be interrupted: what is in the table, and in members' files, is not done again."""
     folder = ROOT / "data" / "ensemble-quick-stand-in"
@@ -726,6 +798,10 @@ def test_an_ensemble_grows_by_one_member_at_a_time(tmp_path, stand_in, monkeypat
         and rows["member_errors"].iloc[1] == own.sum()
     )
     assert rows["ensemble_wrong"].iloc[1] == benchmark.places(wrong)
+    assert rows["val_images"].iloc[1] != len(wrong), "so that the next line can tell them apart"
+    assert rows["val_errors"].iloc[1] == len(str(rows["val_wrong"].iloc[1]).split())
+    validation = np.mean([np.load(folder / f"member-{k}.npz")["val"] for k in (1, 2)], axis=0)
+    assert rows["val_loss"].iloc[1] == pytest.approx(cross_entropy(validation, stand_in), abs=1e-4)
     shutil.rmtree(folder)
 
 
@@ -831,6 +907,20 @@ def ask(monkeypatch, table, *arguments):
     return asked
 
 
+def test_two_runs_at_a_time_do_not_write_at_the_same_time(tmp_path, monkeypatch):
+    def append(table, row):
+        assert not writing, "two rows at the same time: one would be lost"
+        writing.append(row)
+        time.sleep(0.1)
+        writing.remove(row)
+        written.append(row["seed"])
+
+    writing, written = [], []
+    monkeypatch.setattr(benchmark, "append", append)
+    asked = ask(monkeypatch, tmp_path / "table.csv", "folds", "ours-04", "--jobs", "2")
+    assert sorted(written) == sorted(seed for *_, seed in asked) == [1, 2, 3, 4, 5, 6]
+
+
 def test_folds_take_turns_and_continue_where_they_were(tmp_path, monkeypatch):
     table = tmp_path / "table.csv"
     done = {"recipe": "ours-04", "group": "folds", "seed": 1, "superseded": ""}
@@ -881,6 +971,15 @@ def test_each_recipe_gets_as_many_seeds_as_are_wanted(tmp_path, monkeypatch):
 def test_a_row_says_which_commit_made_it():
     name = git("rev-parse", "--short=7", "HEAD").strip()
     assert benchmark.commit().rstrip("+") == name
+
+
+@pytest.mark.parametrize("changed, mark", [(0, ""), (1, "+")])
+def test_a_row_says_whether_files_differ_from_the_commit(changed, mark, monkeypatch):
+    def fake(command, **options):
+        return SimpleNamespace(stdout="abcdef0\n", returncode=changed if "diff" in command else 0)
+
+    monkeypatch.setattr(benchmark.subprocess, "run", fake)
+    assert benchmark.commit() == "abcdef0" + mark
 
 
 # --- ideas that 08's recipe does not have ---------------------------------------------------------
@@ -988,13 +1087,21 @@ def test_folds_of_08_are_scored_with_recomputed_statistics_too(monkeypatch, stan
     import recipes
 
     monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    seen = []
+
+    def spoil(model, images):
+        """Make the model say 3 to everything."""
+        seen.extend(np.uint8(255 * image + 0.5).tobytes() for image in images)
+        kernel, bias = model.layers[-1].get_weights()
+        model.layers[-1].set_weights([0 * kernel, bias + 5 * (np.arange(10) == 3)])
+
     monkeypatch.setattr(recipes, "recompute_statistics", spoil)
     row = benchmark.run(json.dumps(TINY | {"epochs": 2}), 1, "folds")
+    with np.load(stand_in) as file:
+        scored = benchmark.fold(len(file["y_train"]), 1)
+        y_scored, x_scored = file["y_train"][scored], file["x_train"][scored]
+    assert row["val_wrong_recomputed"] == benchmark.places(y_scored != 3)
     assert row["val_wrong"] != row["val_wrong_recomputed"], "scored before and after"
+    assert len(seen) == row["training_images"]
+    assert not set(seen) & {image.tobytes() for image in x_scored}, "images nobody has to read"
     assert row["val_errors"] == len(row["val_wrong"].split())
-
-
-def spoil(model, images):
-    """Make the model say 3 to everything."""
-    kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([0 * kernel, bias + 5 * (np.arange(10) == 3)])

@@ -132,9 +132,12 @@ def test_no_network(folder, capsys):
         (lambda body, arrays: npz([255 - array for array in arrays]), "not MNIST's"),
         (lambda body, arrays: npz([array[:5] for array in arrays]), "5 × 28 × 28"),
         (lambda body, arrays: npz([array.reshape(len(array), -1) for array in arrays]), "20 × 784"),
+        (lambda body, arrays: npz([*arrays[:2], arrays[2].reshape(-1, 784), arrays[3]]), "not MN"),
+        (lambda body, arrays: npz([arrays[0].reshape(-1, 14, 56), *arrays[1:]]), "× 14 × 56"),
         (lambda body, arrays: npz([array.astype(int) for array in arrays]), "int64"),
     ],
-    ids=["truncated", "empty", "text", "other pixels", "too few", "flat", "other type"],
+    ids=["truncated", "empty", "text", "other pixels", "too few", "flat", "flat test images"]
+    + ["other frame", "other type"],
 )
 def test_a_wrong_file_is_neither_used_nor_replaced(folder, arrays, serve, spoil, reason, capsys):
     serve({"mnist.npz": npz(arrays)})

@@ -807,6 +807,32 @@ def test_outlined_digits_are_read(names, reader, monkeypatch):
 # --- what the program writes, and what the reader learns from it ---------------------------------
 
 
+def test_a_form_has_a_digit_in_each_of_its_cells():
+    """Blocks of ink stand for the digits: block k is 6 + k pixels wide."""
+    images = np.zeros((10, 28, 28), "float32")
+    for k in range(10):
+        images[k, 4:24, 11 - k // 2 : 17 + k - k // 2] = 1
+    rng = np.random.default_rng(0)
+    ink, height, truth, printed = NOTEBOOK_09["write_form"](images, np.arange(10), rng, 3, 5)
+    cells = ndi.label(~printed)[0]
+    places = [s for k, s in enumerate(ndi.find_objects(cells), 1) if k != cells[0, 0]]
+    assert len(places) == 15 and np.shape(truth) == (3, 5)
+    tops = [rows.start for rows, _ in places]
+    assert len(set(tops)) == 3 and tops == sorted(tops), "three rows of five"
+    for (rows, columns), digit in zip(places, np.ravel(truth), strict=True):
+        digits, n = ndi.label(ink[rows, columns] > 0.5)
+        assert n == 1, "one digit in each cell"
+        (box,) = ndi.find_objects(digits)
+        h, w = (side.stop - side.start for side in box)
+        assert 0.8 * height < h < 1.2 * height
+        assert w / h == pytest.approx((6 + digit) / 20, rel=0.25)
+    photo = NOTEBOOK_09["take_photo"](ink, height, np.random.default_rng(1), printed=printed)
+    bare = NOTEBOOK_09["take_photo"](ink, height, np.random.default_rng(1), printed=0 * printed)
+    darker = bare.mean(axis=2).astype(float) - photo.mean(axis=2)
+    assert darker.sum() > 0 and photo.shape == (*ink.shape, 3) and photo.dtype == np.uint8
+    assert 0.5 < (darker > 20).sum() / printed.sum() < 2, "only what is printed is darker"
+
+
 @pytest.mark.parametrize("pen", [3, 6, 9])
 def test_a_written_digit_keeps_what_its_own_pen_has_filled(pen):
     """A 6 whose loop is filled: a blob of ink below a stem, on whose center line is no loop."""

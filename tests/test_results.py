@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import HAS_MNIST, NOTEBOOKS, ROOT, code_cells, read
+from conftest import HAS_MNIST, NOTEBOOKS, ROOT, code_cells, definitions, read
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,19 @@ def test_the_history_tells_of_every_epoch(left):
     assert history["learning_rate"].iloc[-1] < history["learning_rate"].iloc[0]
     assert history["val_accuracy"].max() >= 0.994
     assert not list(folder.glob("training-*")) and not list(folder.glob("unfinished-*"))
+
+
+def test_the_model_file_is_the_best_epoch(left):
+    import get_mnist
+    import keras
+
+    folder, _, _ = left
+    x_all, y_all, _, _ = get_mnist.read(folder / "mnist.npz")
+    _, x_val, _, y_val = definitions("02", "split")["split"](x_all, y_all)
+    model = keras.models.load_model(folder / "model.keras")
+    p = model.predict(x_val[..., None].astype("float32") / 255, verbose=0)
+    best = pd.read_csv(folder / "history.csv")["val_accuracy"].max()
+    assert np.mean(p.argmax(axis=1) == y_val) == pytest.approx(best, abs=1.5 / len(y_val))
 
 
 # --- README.md ---------------------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 import base64
 import io
+import os
 import re
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
+from conftest import ROOT
 from nbclient.exceptions import DeadKernelError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
@@ -208,6 +213,29 @@ def test_a_page_links_to_pages_and_folds_what_is_folded(project):
     assert notebook.cells[0].source.startswith("[→ 08](08-more.ipynb)"), "it stays as it is"
 
 
+def figure(kind):
+    """A figure as Matplotlib writes it (RGBA), of one of these kinds."""
+    random = np.random.default_rng(0)
+    pixels = np.full((60, 80, 4), 255, np.uint8)
+    pixels[..., :3] = random.integers(256, size=(60, 80, 3)) if kind == "many colors" else 250
+    pixels[10:30, 10:50, :3] = [[200, 30, 60]] if kind != "many colors" else pixels[0, 0, :3]
+    pixels[40:50, 10:50, 3] = 128 if kind == "transparent" else 255
+    return pixels
+
+
+@pytest.mark.parametrize("kind", ["few colors", "many colors", "transparent"])
+def test_a_figure_looks_as_before_when_it_is_shrunk(kind):
+    pixels, file = figure(kind), io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0)
+    notebook = lesson("00-start", outputs=True)
+    data = notebook.cells[3].outputs[0].data
+    data["image/png"] = base64.b64encode(file.getvalue()).decode()
+    run.shrink_figures(notebook)
+    small = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert small.mode == {"few colors": "P", "many colors": "RGB", "transparent": "RGBA"}[kind]
+    assert np.array_equal(np.asarray(small.convert("RGBA")), pixels)
+
+
 def test_figures_keep_their_pixels_in_fewer_bytes():
     data, pixels = png()
     notebook = lesson("00-start", outputs=True)
@@ -216,6 +244,25 @@ def test_figures_keep_their_pixels_in_fewer_bytes():
     assert len(small) < len(data) / 2
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(small)))), pixels)
     assert notebook.cells[2].outputs[0].text == "headline of 00-start\n"
+
+
+def test_what_notebooks_have_printed_is_no_html(project):
+    (project / "pages").mkdir()
+    run.write_index({}, {}, "accuracy < 100% & more")
+    index = (project / "pages" / "index.html").read_text(encoding="utf-8")
+    assert "<pre>accuracy &lt; 100% &amp; more</pre>" in index
+
+
+@pytest.mark.parametrize("script", ["run.py", "data/get_mnist.py"])
+def test_a_script_tells_the_shell_that_it_has_failed(tmp_path, script):
+    (tmp_path / "data").mkdir()
+    for name in ("run.py", "recaps.py", "data/get_mnist.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "data" / "mnist.npz").write_text("not MNIST")
+    environment = {key: value for key, value in os.environ.items() if key != "DIGITS_DATA"}
+    command = [sys.executable, tmp_path / script]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2 and "is not MNIST" in result.stderr
 
 
 def test_only_streams_of_cells_with_the_tag_are_printed():

@@ -371,6 +371,50 @@ def test_a_worker_with_other_data(tmp_path, stand_in, notebook):
     assert not folder.exists()
 
 
+def test_a_member_never_sees_the_validation_images(tmp_path, stand_in, notebook):
+    def train_remembering(images, targets, seed):
+        seen.append((images, targets))
+        return train_tiny(images, targets, seed)
+
+    seen = []
+    notebook["train_member"](1, tmp_path, "stand-in", train_remembering)
+    with np.load(stand_in) as file:
+        x_train, _, y_train, _ = notebook["split"](file["x_train"], file["y_train"])
+    ((images, targets),) = seen
+    assert np.array_equal(images, notebook["scale"](x_train))
+    assert np.array_equal(targets.argmax(axis=1), y_train)
+
+
+def test_a_student_learns_what_the_ensemble_predicts(tmp_path, monkeypatch):
+    """Not the labels, and with the same recipe as a member."""
+    given = []
+    notebook = definitions("10", ENSEMBLE=tmp_path)
+    notebook["train_quick"] = lambda *arguments: given.append(arguments) or "a network"
+    soft = np.full((3, 10), 0.1, "float32")
+    np.save(tmp_path / "soft-targets.npy", soft)
+    assert notebook["train_student"]("images", "labels", 7) == "a network"
+    ((images, targets, seed, *recipe),) = given
+    assert (images, seed, recipe) == ("images", 7, []) and np.array_equal(targets, soft)
+
+
+def test_confidence_and_cost_by_hand(notebook):
+    def image(digit, probability):
+        rest = (1 - probability) / 9
+        return [probability if k == digit else rest for k in range(10)]
+
+    # Sorted by confidence: right, right, wrong, right
+    probabilities = np.array([image(1, 0.7), image(2, 0.99), image(3, 0.8), image(4, 0.9)])
+    labels = np.array([1, 2, 5, 4])
+    errors, expected, _, coverage = notebook["confidence_summary"](probabilities, labels, 0.1)
+    assert (errors, coverage) == (1, 50) and expected == pytest.approx(0.61)
+    *_, coverage = notebook["confidence_summary"](probabilities, labels, 0.25)
+    assert coverage == 100, "one error in four"
+    *_, coverage = notebook["confidence_summary"](probabilities, np.array([1, 3, 3, 4]), 0.1)
+    assert coverage == 0, "the most confident one is wrong"
+    predicted = notebook["predicted_seconds"]
+    assert [predicted(n, 2, 10, 1) for n in (1, 2, 3, 4)] == [11, 11, 21, 21]
+
+
 def test_a_member_file_cut_short_is_trained_again(tmp_path, notebook):
     path, made_from = tmp_path / "member-1.npz", "train_tiny on stand-in"
     arguments = 1, tmp_path, "stand-in", train_tiny
@@ -472,8 +516,13 @@ def test_workers_listen_here_only_and_end_with_their_notebook(tmp_path):
     wait_until(lambda: not any(map(psutil.pid_exists, workers)), "workers outlive their notebook")
 
 
-def test_a_local_worker_has_one_thread_no_gpu_and_ordinary_memory(notebook):
-    """With Dask's own MALLOC_TRIM_THRESHOLD_, a training step takes about 1.5 times as long."""
+def test_a_local_worker_has_one_thread_no_gpu_and_ordinary_memory(notebook, monkeypatch):
+    """Whatever is set for the notebook itself.
+
+    With Dask's own MALLOC_TRIM_THRESHOLD_, a training step takes about 1.5 times as long.
+    """
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with notebook["start_cluster"](1) as here, distributed.Client(here) as client:
         (found,) = client.run(lambda: dict(os.environ)).values()
     assert found["TF_NUM_INTRAOP_THREADS"] == found["TF_NUM_INTEROP_THREADS"] == "1"
@@ -490,6 +539,8 @@ def test_shards_are_scored_whole_and_in_order(tmp_path, two_workers, notebook):
         write, score = notebook["write_shard"], notebook["score_shard"]
         names = client.gather(client.map(write, range(3), folder=tmp_path, n_images=700))
         assert names == [f"shard-{k:05d}.parquet" for k in range(3)]
+        labels = [pandas.read_parquet(tmp_path / name)["label"] for name in names]
+        assert not labels[0].equals(labels[1]), "each shard has images of its own"
         moments = [(tmp_path / name).stat().st_mtime_ns for name in names]
         client.gather(client.map(write, range(3), folder=tmp_path, n_images=700, pure=False))
         assert [(tmp_path / name).stat().st_mtime_ns for name in names] == moments, "kept"
