@@ -405,7 +405,7 @@ def test_confidence_and_cost_by_hand(notebook):
     # Sorted by confidence: right, right, wrong, right
     probabilities = np.array([image(1, 0.7), image(2, 0.99), image(3, 0.8), image(4, 0.9)])
     labels = np.array([1, 2, 5, 4])
-    errors, expected, _, coverage = notebook["confidence_summary"](probabilities, labels, 0.1)
+    errors, expected, _, coverage = notebook["confidence_summary"](probabilities, labels, 0.24)
     assert (errors, coverage) == (1, 50) and expected == pytest.approx(0.61)
     *_, coverage = notebook["confidence_summary"](probabilities, labels, 0.25)
     assert coverage == 100, "one error in four"
