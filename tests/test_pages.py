@@ -808,10 +808,11 @@ def test_outlined_digits_are_read(names, reader, monkeypatch):
 
 
 def test_a_form_has_a_digit_in_each_of_its_cells():
-    """Blocks of ink stand for the digits: block k is 6 + k pixels wide."""
+    """Rectangles stand for the digits: number k is 8 + k pixels wide."""
     images = np.zeros((10, 28, 28), "float32")
     for k in range(10):
-        images[k, 4:24, 11 - k // 2 : 17 + k - k // 2] = 1
+        images[k, 4:24, 5 : 13 + k] = 1
+        images[k, 6:22, 7 : 11 + k] = 0
     rng = np.random.default_rng(0)
     ink, height, truth, printed = NOTEBOOK_09["write_form"](images, np.arange(10), rng, 3, 5)
     cells = ndi.label(~printed)[0]
@@ -825,7 +826,7 @@ def test_a_form_has_a_digit_in_each_of_its_cells():
         (box,) = ndi.find_objects(digits)
         h, w = (side.stop - side.start for side in box)
         assert 0.8 * height < h < 1.2 * height
-        assert w / h == pytest.approx((6 + digit) / 20, rel=0.25)
+        assert w / h == pytest.approx((8 + digit) / 20, rel=0.15)
     photo = NOTEBOOK_09["take_photo"](ink, height, np.random.default_rng(1), printed=printed)
     bare = NOTEBOOK_09["take_photo"](ink, height, np.random.default_rng(1), printed=0 * printed)
     darker = bare.mean(axis=2).astype(float) - photo.mean(axis=2)
