@@ -385,7 +385,7 @@ def test_a_member_never_sees_the_validation_images(tmp_path, stand_in, notebook)
     assert np.array_equal(targets.argmax(axis=1), y_train)
 
 
-def test_a_student_learns_what_the_ensemble_predicts(tmp_path, monkeypatch):
+def test_a_student_learns_what_the_ensemble_predicts(tmp_path):
     """Not the labels, and with the same recipe as a member."""
     given = []
     notebook = definitions("10", ENSEMBLE=tmp_path)
