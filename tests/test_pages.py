@@ -756,9 +756,9 @@ def test_narrow_gaps_are_filled_and_wide_ones_stay():
     ],
 )
 def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
-    look = NOTEBOOK_09["Look"](10.0, 0, 40.0, None, False)
     ink = np.zeros((30, 30), "float32")
     ink[10] = 1
+    look = NOTEBOOK_09["Look"](10.0, 0, 40.0, ink > 0.5, False)
 
     def fill_gaps(ink, size):
         filled = ink + (np.arange(30)[:, np.newaxis] == 11) * much
@@ -771,7 +771,6 @@ def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
 
     monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", fill_gaps)
     monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
-    monkeypatch.setitem(NOTEBOOK_09, "ink_threshold", lambda ink: 0.5)
     best, looks = NOTEBOOK_09["look_again"](ink, [look], None)
     assert (-best[0, 0], looks[0].score) == (kept, scores.get(kept, 10.0))
 
@@ -905,6 +904,34 @@ def test_any_image_is_read_without_an_error(array):
     height, width = array.shape[:2]
     for top, left, bottom, right in (box for row in rows for _, _, box, _ in row):
         assert 0 <= top < bottom <= height and 0 <= left < right <= width
+
+
+@pytest.mark.parametrize(
+    ("size", "usual", "tried"),
+    [
+        (3000, 60, [1000]),
+        (3000, 30, [1000, 1500]),  # small digits; of 3,000 pixels, 2 × 2 become one
+        (3000, None, [1000, 1500]),  # no digits
+        (1400, 60, [700]),
+        (900, 30, [900]),  # there is nothing larger
+    ],
+)
+def test_a_large_photo_is_read_small_if_its_digits_are_large(size, usual, tried, monkeypatch):
+    shapes, photo = [], np.full((size // 2, size), 0.9, "float32")
+
+    def choose_view(pixels, model):
+        shapes.append(pixels.shape[1])
+        looks = [NOTEBOOK_09["Look"](10.0, 0, usual, None, False)] if usual else []
+        return pixels[..., 0], looks, NOTEBOOK_09["ProjectiveTransform"]()
+
+    def read_ink(ink, looks, model):
+        return [(7, 0.9, np.array([0.1, 0.2, 0.3, 0.4]) * len(ink), None, 0.9)], 0
+
+    monkeypatch.setitem(NOTEBOOK_09, "choose_view", choose_view)
+    monkeypatch.setitem(NOTEBOOK_09, "read_ink", read_ink)
+    [[(_, _, box, _)]] = NOTEBOOK_09["read_digits"](photo, None)
+    assert shapes == tried
+    np.testing.assert_allclose(box, np.array([0.1, 0.2, 0.3, 0.4]) * len(photo), atol=1)
 
 
 @pytest.mark.parametrize("seed", [50, 67, 159, 240, 274])
