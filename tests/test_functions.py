@@ -727,3 +727,108 @@ def test_the_fast_network_keeps_its_first_layer(eight, random):
     assert np.allclose(kernel, before.layers[1].get_weights()[0], atol=1e-5)
     assert model.layers[-1].get_weights()[1].any(), "the last layer's bias has left 0"
     assert model.predict(images, verbose=0).shape == (64, 10)
+
+
+# --- figures and tables say what they show --------------------------------------------------------
+
+
+def run_cells(number, *starts, **space):
+    """Execute the cells of a notebook that begin so, without showing figures; return the names."""
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    for start in starts:
+        (source,) = [c.source for c in code_cells(read(path)) if c.source.startswith(start)]
+        exec(source, space)
+    return space
+
+
+@pytest.fixture
+def axes_of(monkeypatch):
+    """A function that returns the axes of the figure that was drawn last; it is closed later."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield lambda: plt.gcf().axes
+    plt.close("all")
+
+
+def test_the_most_doubtful_images_are_those_with_the_lowest_confidence(random):
+    probabilities = random.dirichlet(np.ones(10), size=200)
+    space = run_cells(
+        "06",
+        "doubtful = ",
+        np=np,
+        probabilities=probabilities,
+        confidence=probabilities.max(axis=1),
+    )
+    others = np.setdiff1d(np.arange(200), space["doubtful"])
+    assert len(others) == 160
+    assert probabilities[space["doubtful"]].max() <= probabilities[others].max(axis=1).min()
+    for row, top_two in zip(probabilities, space["top_two"], strict=True):
+        assert list(row[top_two]) == sorted(row)[:-3:-1]
+
+
+def test_the_loss_curves_of_04_are_labeled_right(axes_of):
+    import matplotlib.pyplot as plt
+
+    columns = {"loss": [0.3, 0.2], "val_loss": [0.1, 0.05], "val_accuracy": [0.97, 0.99]}
+    run = pd.DataFrame(columns | {"learning_rate": [1e-3, 5e-4]}, index=[1, 2])
+    title = "# @title Plot: loss and learning rate by epoch"
+    run_cells("04", title, plt=plt, control_histories=[run], history=run)
+    tops, legend = axes_of()[:2], axes_of()[1].get_legend()
+    drawn = {
+        text.get_text(): line
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+    }
+    for top in tops:
+        for name, column in (("training", "loss"), ("validation", "val_loss")):
+            (line,) = [line for line in top.lines if list(line.get_ydata()) == list(run[column])]
+            assert line.get_color() == drawn[name].get_color()
+            assert line.get_linestyle() == drawn[name].get_linestyle()
+    assert all("1.00%" in top.get_title() + top.get_title(loc="left") for top in tops)
+
+
+def test_the_error_rates_of_08_are_labeled_right(axes_of):
+    import matplotlib.pyplot as plt
+
+    class Run:
+        history = {"accuracy": [0.9, 0.95], "val_accuracy": [0.98, 0.99]}
+        epoch = [0, 1]
+
+    title = "# @title Plot: error rates by epoch"
+    run_cells("08", title, plt=plt, pd=pd, run=Run, seconds=90.0)
+    (ax,) = axes_of()
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert lines["training, with augmentation"] == pytest.approx([10, 5])
+    assert lines["validation"] == pytest.approx([2, 1])
+    assert "1.00% after 1.5 minutes" in ax.get_title() + ax.get_title(loc="left")
+
+
+def test_the_ablation_of_08_is_corrected_and_drawn_right(axes_of):
+    """Of three changes, one harms clearly, one only without the correction, one not at all."""
+    import matplotlib.pyplot as plt
+
+    wrong = {"the recipe": {1: np.zeros(1000, bool)}}
+    for name, count in (("harmless", 1), ("doubtful", 6), ("harmful", 40)):
+        wrong[name] = {1: np.arange(1000) < count}  # p = 1, 1/32, and 2^-39
+    compare = definitions("08", "compare", wrong_in_ablation=wrong)["compare"]
+    space = {"np": np, "pd": pd, "plt": plt, "wrong_in_ablation": wrong, "compare": compare}
+    title = "# @title Plot: what each change does to the number of errors"
+    space = run_cells("08", "from statsmodels.stats.contingency_tables", title, **space)
+    table = space["table"].set_index("change")
+    assert table.loc["doubtful", "p"] == pytest.approx(1 / 32)
+    assert table.loc["doubtful", "p (Holm)"] == pytest.approx(2 / 32)
+    assert table.loc["harmful", "p (Holm)"] == pytest.approx(3 * 2**-39)
+    assert list(table["difference"]) == [1, 6, 40]
+    (ax,) = axes_of()
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    marked = {}
+    for container in ax.containers:
+        for x, y in container.lines[0].get_xydata():
+            marked[rows[round(y)]] = x, container.get_label()
+    unsure = "cannot tell"
+    assert marked == {
+        "harmless": (1, unsure),
+        "doubtful": (6, unsure),
+        "harmful": (40, "corrected p < 0.05"),
+    }
+    assert "1 of 3 changes" in ax.get_title() + ax.get_title(loc="left")
