@@ -574,6 +574,18 @@ def test_a_model_with_ten_classes_gets_an_eleventh():
     assert p.argmax(axis=1).tolist() == [10 if 0.55**2 < 0.45 else 3] * 5
 
 
+def test_a_model_of_any_names_becomes_a_reader():
+    """Keras counts the names of layers anew in each kernel, so a loaded model may have the next."""
+    keras.utils.clear_session()
+    model = definitions("04", "build_cnn")["build_cnn"]("cnn_toy")
+    keras.utils.clear_session()  # as in the kernel that loads it
+    reader = definitions("09", data_name="toy")["build_reader"](model)
+    assert reader.name == "reader_toy" and reader.output_shape == (None, 11)
+    images = np.random.default_rng(0).random((3, 28, 28, 1), "float32")
+    ten, eleven = (keras.ops.convert_to_numpy(network(images)) for network in (model, reader))
+    np.testing.assert_allclose(eleven[:, :10] / eleven[:, :10].sum(axis=1)[:, None], ten, rtol=1e-4)
+
+
 def test_a_damaged_or_foreign_reader_is_not_used(tmp_path):
     names = definitions("09", DATA=tmp_path, data_name="MNIST")
     assert names["load_reader"]() is None
