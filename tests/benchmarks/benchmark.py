@@ -14,7 +14,9 @@ ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 
 stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
 is with k workers), races (how long members of notebook 10 take to train: race-4-2 is four members
 on two workers, race-1-0 one in a single process with all cores; "seed" k is the k-th repetition),
-all. And, not in "all" because JAX and PyTorch must be installed: backends
+all. And, not in "all": readers (notebook 09's reader, and what happens without each source of its
+training images; never scored on the test set; this needs data/model.keras of notebook 04), and,
+because JAX and PyTorch must be installed, backends
 (notebook 08's live training on each of Keras' backends, and on TensorFlow without oneDNN, which the
 setup cell switches on; never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
@@ -87,6 +89,7 @@ PURPOSES = {
     "ensembles": "what an ensemble gains",
     "streams": "how fast images are scored",
     "races": "how the time to train members grows",
+    "readers": "what each source of training images contributes to notebook 09's reader",
     "folds": "comparison on unseen writers, without the test set",
     "backends": "comparison of Keras' backends, without the test set",
     "search": "search for a better recipe",
@@ -103,6 +106,10 @@ def names_in(group):
         return FOLDS
     if group == "backends":
         return BACKENDS
+    if group == "readers":
+        from readers import LEFT_OUT
+
+        return dict.fromkeys(LEFT_OUT, 2)
     from recipes import CHANGES
 
     return dict.fromkeys(CHANGES, 5)
@@ -428,6 +435,24 @@ def run_race(name, repetition):
     }
 
 
+def run_reader(name, seed):
+    """Train a reader of notebook 09, and measure it. Returns one row of the table."""
+    from readers import measure_reader
+    from recipes import TEN
+
+    _, _, data_name = TEN["load_digits"]()
+    return {
+        "recipe": name,
+        "group": "readers",
+        "purpose": PURPOSES["readers"],
+        "seed": seed,
+        "held_back": "at random",
+        **measure_reader(name, seed),
+        "peak_memory_mb": peak_memory_mb(),
+        **circumstances(data_name),
+    }
+
+
 def machine():
     """Name the processor, as far as the system tells, and its cores."""
     name = platform.processor() or platform.machine()
@@ -532,7 +557,7 @@ def status(table):
     rows = read(table).reindex(columns=columns)
     rows = rows[rows["superseded"].isna()]
     tried = rows.loc[rows["group"] == "search", "recipe"].value_counts().to_dict()
-    for group in (*GROUPS, "changes", "folds", "backends", "search"):
+    for group in (*GROUPS, "changes", "folds", "backends", "readers", "search"):
         print(f"\n{group}")
         for name, wanted in (tried if group == "search" else names_in(group)).items():
             mine = rows[(rows["group"] == group) & (rows["recipe"] == name)]
@@ -576,7 +601,7 @@ def choose(names):
 
     if names[:1] == ["folds"]:
         return {("folds", name): 6 for wish in names[1:] or FOLDS for name in for_folds(wish)}
-    groups = {group: names_in(group) for group in (*GROUPS, "changes", "backends")}
+    groups = {group: names_in(group) for group in (*GROUPS, "changes", "backends", "readers")}
     known = {(group, name): count for group in groups for name, count in groups[group].items()}
     chosen = {}
     for wish in names:
@@ -589,7 +614,7 @@ def choose(names):
         found = {
             key: count
             for key, count in known.items()
-            if wish in key or (wish == "all" and key[0] != "backends")
+            if wish in key or (wish == "all" and key[0] not in ("backends", "readers"))
         }
         if not found:
             there = ", ".join(["all", *groups, *(name for _, name in known)])
@@ -611,6 +636,7 @@ def main(arguments=None):
     if options.into:
         name, seed = options.names[0], options.seeds[0]
         special = {"ensembles": run_ensemble, "streams": run_stream, "races": run_race}
+        special["readers"] = run_reader
         if options.group in special:
             row = special[options.group](name, seed)
         else:
@@ -656,7 +682,7 @@ def main(arguments=None):
         with one_at_a_time:
             append(options.table, row)
         shown = ["recipe", "seed", "val_errors", "test_errors", "ensemble_errors"]
-        shown += ["training_seconds", "images_per_second", "peak_memory_mb"]
+        shown += ["training_seconds", "images_per_second", "page_errors", "peak_memory_mb"]
         print("   ", {key: row[key] for key in shown if key in row}, flush=True)
 
     with ThreadPoolExecutor(options.jobs) as pool:
