@@ -97,7 +97,7 @@ def test_rows_are_whole_and_unique():
         assert len(row.test_wrong.split()) == row.test_errors
     for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
         assert len(str(row.val_wrong).split()) == row.val_errors
-    unseen = TABLE[TABLE["group"].isin(["changes", "folds", "backends"])]
+    unseen = TABLE[TABLE["group"].isin(["changes", "folds", "backends", "readers"])]
     assert unseen["test_errors"].isna().all(), "no look at the test set"
     ensembles = TABLE[TABLE["group"] == "ensembles"]
     for row in ensembles.itertuples():
@@ -817,6 +817,61 @@ def test_members_are_trained_in_a_race(tmp_path, stand_in, monkeypatch):
     (row,) = pd.read_csv(table).to_dict("records")
     assert (row["members"], row["workers"], row["seed"]) == (2, 1, 2)
     assert row["training_seconds"] > 0.5 and "test_errors" not in row
+
+
+@pytest.fixture
+def readers(stand_in, tmp_path, monkeypatch):
+    """The module that trains readers, with very little to do, and an untrained model of 04."""
+    import readers
+
+    monkeypatch.setenv("DIGITS_DATA", str(stand_in))
+    monkeypatch.setattr(readers, "MODEL", tmp_path / "model.keras")
+    monkeypatch.setattr(readers, "N_IMAGES", 6)
+    monkeypatch.setattr(readers, "N_PAGES", 1)
+    definitions("04", "build_cnn")["build_cnn"]("cnn_toy").save(readers.MODEL)
+    return readers
+
+
+def test_a_reader_is_trained_and_measured(readers, capsys):
+    row = readers.measure_reader("reader", 1)
+    assert "training on 2" in capsys.readouterr().out  # about 44 times 6 images
+    assert len(row["val_wrong"].split()) == row["val_errors"] > 0.3 * row["val_images"]
+    assert row["turkish_images"] == 897 and row["turkish_errors"] > 300, "it is nearly untrained"
+    assert 0.2 < row["auroc"] < 1 and 0 < row["page_errors"] <= row["page_digits"] == 24
+    readers.MODEL.unlink()
+    with pytest.raises(FileNotFoundError, match="run notebook 04 first"):
+        readers.measure_reader("reader", 1)
+
+
+def test_what_is_left_out_is_left_out(readers, tmp_path, monkeypatch):
+    made = {}
+    for name, leave_out in readers.LEFT_OUT.items():
+        names = readers.notebook_09(tmp_path)
+        leave_out(names)
+        sources = dict(names["sources"])
+        if "Turkey" in name:
+            sources["Turkish"] = None  # an error, if it is used
+        if "drawn" in name:
+            names["STYLES"] = None
+        if "scribbles" in name:
+            names["draw_letter"] = None
+        images, classes = names["make_reader_data"](np.random.default_rng(0), sources, 6)
+        made[name] = images.tobytes(), np.sum(classes == names["NOT_A_DIGIT"])
+    assert len({images for images, _ in made.values()}) == len(readers.LEFT_OUT), "all differ"
+    assert made["reader without touching digits"][1] < 0.7 * made["reader"][1]
+    shape = np.zeros((56, 56))
+    shape[8:48, 27:29] = 1  # a line: shear turns it, together with up to 15° of rotation
+    lean = {}
+    for name in ("reader", "reader without strong shear"):
+        names = readers.notebook_09(tmp_path)
+        readers.LEFT_OUT[name](names)
+        turned = [names["distort"](shape, np.random.default_rng(k)) for k in range(40)]
+        lean[name] = max(np.ptp(np.nonzero(one)[1]) for one in turned)
+    assert lean["reader without strong shear"] < lean["reader"] - 5
+    names = readers.notebook_09(tmp_path)
+    readers.LEFT_OUT["reader without other pens"](names)
+    kept, again = (names["with_any_pen"](shape > 0, np.random.default_rng(k)) for k in (1, 2))
+    np.testing.assert_array_equal(kept, again)
 
 
 def test_what_has_superseded_a_row_stays_as_it_was(tmp_path):
