@@ -843,6 +843,18 @@ def test_a_reader_is_trained_and_measured(readers, capsys):
         readers.measure_reader("reader", 1)
 
 
+def test_notebook_09_shows_the_readers_of_the_table():
+    rows, shown = TABLE[TABLE["group"] == "readers"].sort_values("seed"), {}
+    for name, mine in rows.groupby("recipe"):
+        columns = mine[["val_errors", "turkish_errors", "page_errors"]].astype(int)
+        text = ", ".join(" ".join(map(str, columns[column])) for column in columns)
+        shown[name.removeprefix("reader").removeprefix(" without ") or "nothing"] = text
+    lines = definitions("09", "WITHOUT")["WITHOUT"].strip().splitlines()
+    assert dict(line.split(": ") for line in lines) == shown
+    assert set(rows["val_images"]) == {2500} and set(rows["turkish_images"]) == {897}
+    assert set(rows["page_digits"]) == {240} and set(rows["seed"]) == {1, 2}
+
+
 def test_what_is_left_out_is_left_out(readers, tmp_path, monkeypatch):
     made = {}
     for name, leave_out in readers.LEFT_OUT.items():

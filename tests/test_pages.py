@@ -758,6 +758,25 @@ def test_narrow_gaps_are_filled_and_wide_ones_stay():
     np.testing.assert_array_equal(filled, ink)  # nothing else has changed, nor become wider
 
 
+def ring(shape, center, outer, width=3):
+    """A circle, bool, drawn with a pen of this width."""
+    y, x = np.indices(shape) - np.reshape(center, (2, 1, 1))
+    return abs(np.hypot(y, x) - outer + width / 2) <= width / 2
+
+
+def test_only_the_inside_of_outlined_strokes_is_filled():
+    shape, near = (120, 260), np.hypot(*(np.indices((120, 260)) - np.array([[[60]], [[60]]])))
+    zero = ring(shape, (60, 60), 50) | ring(shape, (60, 60), 34)  # an outlined 0
+    solid = ring(shape, (60, 180), 40, 12)  # its hole is wider than a stroke
+    inside = NOTEBOOK_09["fill_outlines"](zero | solid, 40)
+    np.testing.assert_array_equal(inside, (near > 34) & (near < 47))
+    assert not NOTEBOOK_09["fill_outlines"](zero | solid, 10).any(), "it is 13 pixels wide"
+    broken = zero.copy()
+    broken[:, 60:64] = False  # no outline is closed
+    assert not NOTEBOOK_09["fill_outlines"](broken, 40).any()
+    assert not NOTEBOOK_09["fill_outlines"](np.zeros((30, 30), bool), 40).any()
+
+
 @pytest.mark.parametrize(
     ("much", "scores", "kept"),
     [
@@ -787,6 +806,26 @@ def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
     assert (-best[0, 0], looks[0].score) == (kept, scores.get(kept, 10.0))
 
 
+def test_outlines_are_filled_in_the_ink(monkeypatch):
+    """The mask with lines erased has holes in its outlines; another one is complete."""
+    ink = 0.7 * (ring((120, 130), (60, 60), 50) | ring((120, 130), (60, 60), 30))
+    ink = ink.astype("float32")
+    broken = ink > 0.5
+    broken[55:65] = False
+    Look, seen = NOTEBOOK_09["Look"], []
+    looks = [Look(10.0, 0, 100.0, broken, True), Look(9.0, 0, 100.0, ink > 0.5, False)]
+
+    def first_looks(filled, model):
+        seen.append(filled)
+        return [looks[0]._replace(score=20.0 - len(seen))]
+
+    monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
+    monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", lambda image, size: image)
+    best, [look] = NOTEBOOK_09["look_again"](ink, looks, None)
+    assert look.score == 19.0 and len(seen) == 1
+    assert best[60, 60] == best[60, 115] == 0 and best[60, 100] == best[60, 108] == np.float32(0.7)
+
+
 def test_without_a_look_there_is_nothing_to_fill():
     ink = np.zeros((30, 30), "float32")
     assert NOTEBOOK_09["look_again"](ink, [], None) == (ink, [])
@@ -794,7 +833,7 @@ def test_without_a_look_there_is_nothing_to_fill():
 
 @on_mnist
 def test_outlined_digits_are_read(names, reader, monkeypatch):
-    """Not well: readers of different trainings, on several machines, had 36 to 54 of 60 right."""
+    """Readers of four trainings had 48 to 55 of 60 right, and one or two false."""
     images, labels = page_digits("held out")
     photos = []
     for seed in range(6):
@@ -809,7 +848,7 @@ def test_outlined_digits_are_read(names, reader, monkeypatch):
         return np.sum(counts, axis=0)
 
     right, false = count()
-    assert right >= 30 and false <= 10, (right, false)
+    assert right >= 40 and false <= 5, (right, false)
     monkeypatch.setitem(names, "look_again", lambda ink, looks, model: (ink, looks))
     right_without, false_without = count()
     assert right - false > right_without - false_without, "filling gaps should help"
