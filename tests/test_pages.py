@@ -960,10 +960,10 @@ def test_any_image_is_read_without_an_error(array):
 @pytest.mark.parametrize(
     ("size", "usual", "tried"),
     [
-        (3000, 60, [1000]),
-        (3000, 30, [1000, 1500]),  # small digits; of 3,000 pixels, 2 × 2 become one
+        (3000, 70, [1000]),
+        (3000, 60, [1000, 1500]),  # small digits; of 3,000 pixels, 2 × 2 become one
         (3000, None, [1000, 1500]),  # no digits
-        (1400, 60, [700]),
+        (1400, 70, [700]),
         (900, 30, [900]),  # there is nothing larger
     ],
 )
