@@ -69,7 +69,7 @@ GROUPS = {
     "published": {"train-mnist-fast-60k": 15},
     "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
-    "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 10},
+    "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 20},
     "streams": {"stream-40000": 2, "stream-1000000": 2},
     "races": {f"race-{race}": 3 for race in ("1-0", "1-1", "2-1", "2-2", "4-1", "4-2")},
 }
