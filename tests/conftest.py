@@ -80,6 +80,17 @@ def definitions(number, *names, **given):
     return space
 
 
+def run_cells(names, number, *starts):
+    """Execute the cells of a notebook that begin so, in the namespace `names`, and return it."""
+    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
+    for start in starts:
+        (source,) = [
+            cell.source for cell in code_cells(read(path)) if cell.source.startswith(start)
+        ]
+        exec(source, names)
+    return names
+
+
 def execute_two_at_once(notebooks, folder_of, **environment):
     """Execute notebooks, {name: notebook}, each in its own folder, two at a time, one per core.
 

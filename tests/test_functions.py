@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import NOTEBOOKS, ROOT, code_cells, definitions, read
+from conftest import ROOT, definitions, run_cells
 from scipy.stats import binomtest
 
 
@@ -493,30 +493,33 @@ def test_load_or_train_says_what_is_wrong_and_goes_on(loading, tmp_path, capsys,
     assert (path.read_bytes() if path.exists() else None) == before
 
 
-def test_the_figure_of_recall_and_precision_labels_them_right(monkeypatch):
+@pytest.fixture
+def axes_of(monkeypatch):
+    """A function that returns the axes of the figure that was drawn last; it is closed later."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    yield lambda: plt.gcf().axes
+    plt.close("all")
+
+
+def test_the_figure_of_recall_and_precision_labels_them_right(axes_of):
     """Ten images of each digit; three of the ones are taken for sevens."""
     import matplotlib.pyplot as plt
     from scipy.stats import binomtest
 
-    path = next(path for path in NOTEBOOKS if path.name.startswith("05"))
-    computed, drawn = (
-        cell.source
-        for cell in code_cells(read(path))
-        if cell.source.startswith(("n_found = ", "# @title Plot: recall and precision by digit"))
-    )
-    monkeypatch.setattr(plt, "show", lambda: None)
     confusion = np.diag([10, 7, *[10] * 8])
     confusion[1, 7] = 3
+    cells = "n_found = ", "# @title Plot: recall and precision by digit"
     space = {"np": np, "plt": plt, "binomtest": binomtest, "confusion": confusion}
-    exec(computed + "\n" + drawn, space)
-    lines, (low, high) = {line.get_label(): line for line in plt.gca().lines}, (1, 7)
+    run_cells(space, "05", *cells)
+    (ax,) = axes_of()
+    lines, (low, high) = {line.get_label(): line for line in ax.lines}, (1, 7)
     recall, precision = (lines[label].get_ydata() for label in ("recall", "precision"))
     assert recall[low] == pytest.approx(70) and recall[high] == 100
     assert precision[low] == 100 and precision[high] == pytest.approx(1000 / 13)
-    assert plt.gca().get_title(loc="left").endswith("lowest for 1, precision for 7") or (
-        plt.gca().get_title().endswith("lowest for 1, precision for 7")
-    )
-    plt.close("all")
+    title = ax.get_title() + ax.get_title(loc="left")
+    assert title.endswith("lowest for 1, precision for 7")
 
 
 # --- 06: saving --------------------------------------------------------------------------------
@@ -732,34 +735,10 @@ def test_the_fast_network_keeps_its_first_layer(eight, random):
 # --- figures and tables say what they show --------------------------------------------------------
 
 
-def run_cells(number, *starts, **space):
-    """Execute the cells of a notebook that begin so, without showing figures; return the names."""
-    path = next(path for path in NOTEBOOKS if path.name.startswith(number))
-    for start in starts:
-        (source,) = [c.source for c in code_cells(read(path)) if c.source.startswith(start)]
-        exec(source, space)
-    return space
-
-
-@pytest.fixture
-def axes_of(monkeypatch):
-    """A function that returns the axes of the figure that was drawn last; it is closed later."""
-    import matplotlib.pyplot as plt
-
-    monkeypatch.setattr(plt, "show", lambda: None)
-    yield lambda: plt.gcf().axes
-    plt.close("all")
-
-
 def test_the_most_doubtful_images_are_those_with_the_lowest_confidence(random):
     probabilities = random.dirichlet(np.ones(10), size=200)
-    space = run_cells(
-        "06",
-        "doubtful = ",
-        np=np,
-        probabilities=probabilities,
-        confidence=probabilities.max(axis=1),
-    )
+    space = {"np": np, "probabilities": probabilities, "confidence": probabilities.max(axis=1)}
+    run_cells(space, "06", "doubtful = ")
     others = np.setdiff1d(np.arange(200), space["doubtful"])
     assert len(others) == 160
     assert probabilities[space["doubtful"]].max() <= probabilities[others].max(axis=1).min()
@@ -773,7 +752,7 @@ def test_the_loss_curves_of_04_are_labeled_right(axes_of):
     columns = {"loss": [0.3, 0.2], "val_loss": [0.1, 0.05], "val_accuracy": [0.97, 0.99]}
     run = pd.DataFrame(columns | {"learning_rate": [1e-3, 5e-4]}, index=[1, 2])
     title = "# @title Plot: loss and learning rate by epoch"
-    run_cells("04", title, plt=plt, control_histories=[run], history=run)
+    run_cells({"plt": plt, "control_histories": [run], "history": run}, "04", title)
     tops, legend = axes_of()[:2], axes_of()[1].get_legend()
     drawn = {
         text.get_text(): line
@@ -795,7 +774,7 @@ def test_the_error_rates_of_08_are_labeled_right(axes_of):
         epoch = [0, 1]
 
     title = "# @title Plot: error rates by epoch"
-    run_cells("08", title, plt=plt, pd=pd, run=Run, seconds=90.0)
+    run_cells({"plt": plt, "pd": pd, "run": Run, "seconds": 90.0}, "08", title)
     (ax,) = axes_of()
     lines = {line.get_label(): line.get_ydata() for line in ax.lines}
     assert lines["training, with augmentation"] == pytest.approx([10, 5])
@@ -813,7 +792,7 @@ def test_the_ablation_of_08_is_corrected_and_drawn_right(axes_of):
     compare = definitions("08", "compare", wrong_in_ablation=wrong)["compare"]
     space = {"np": np, "pd": pd, "plt": plt, "wrong_in_ablation": wrong, "compare": compare}
     title = "# @title Plot: what each change does to the number of errors"
-    space = run_cells("08", "from statsmodels.stats.contingency_tables", title, **space)
+    run_cells(space, "08", "from statsmodels.stats.contingency_tables", title)
     table = space["table"].set_index("change")
     assert table.loc["doubtful", "p"] == pytest.approx(1 / 32)
     assert table.loc["doubtful", "p (Holm)"] == pytest.approx(2 / 32)

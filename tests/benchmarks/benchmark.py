@@ -438,18 +438,17 @@ def run_race(name, repetition):
 def run_reader(name, seed):
     """Train a reader of notebook 09, and measure it. Returns one row of the table."""
     from readers import measure_reader
-    from recipes import TEN
 
-    _, _, data_name = TEN["load_digits"]()
+    measured = measure_reader(name, seed)
     return {
         "recipe": name,
         "group": "readers",
         "purpose": PURPOSES["readers"],
         "seed": seed,
         "held_back": "at random",
-        **measure_reader(name, seed),
+        **measured,
         "peak_memory_mb": peak_memory_mb(),
-        **circumstances(data_name),
+        **circumstances(measured["data"]),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from conftest import NOTEBOOKS, ROOT, code_cells, definitions, read
+from conftest import ROOT, definitions, run_cells
 from sklearn.metrics import roc_auc_score
 
 MODEL = ROOT / "data" / "model.keras"  # of notebook 04: what the readers are trained further from
@@ -21,11 +21,7 @@ CELLS = ["from itertools import chain ", "# @title STYLES", "# @title draw_examp
 
 def notebook_09(folder):
     """Return a new namespace with notebook 09's functions and its data."""
-    names = definitions("09", DATA=ROOT / "data")
-    path = next(path for path in NOTEBOOKS if path.name.startswith("09"))
-    for start in CELLS:
-        (cell,) = [cell for cell in code_cells(read(path)) if cell.source.startswith(start)]
-        exec(cell.source, names)
+    names = run_cells(definitions("09", DATA=ROOT / "data"), "09", *CELLS)
     names["DATA"] = Path(folder)  # the readers themselves are not kept
     # What is left out below would not reach other processes
     names["Parallel"] = lambda n_jobs: lambda jobs: [f(*args, **kw) for f, args, kw in jobs]
@@ -110,6 +106,7 @@ def measure_reader(name, seed):
         wrong[source] = digits != sources[source][1]
     n_written, n_lost, n_false = read_pages(names, reader)
     return {
+        "data": names["data_name"],
         "val_images": len(wrong["MNIST"]),
         "val_errors": int(wrong["MNIST"].sum()),
         "val_wrong": " ".join(map(str, np.flatnonzero(wrong["MNIST"]))),
