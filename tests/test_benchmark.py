@@ -858,7 +858,7 @@ def test_notebook_09_shows_the_readers_of_the_table():
     for name, mine in rows.groupby("recipe"):
         columns = mine[["val_errors", "turkish_errors", "page_errors"]].astype(int)
         text = ", ".join(" ".join(map(str, columns[column])) for column in columns)
-        shown[name.removeprefix("reader").removeprefix(" without ") or "nothing"] = text
+        shown[name.removeprefix("reader").removeprefix(" without ") or "(complete training)"] = text
     lines = definitions("09", "WITHOUT")["WITHOUT"].strip().splitlines()
     assert dict(line.split(": ") for line in lines) == shown
     assert set(rows["val_images"]) == {2500} and set(rows["turkish_images"]) == {897}

@@ -176,7 +176,7 @@ def test_readme_backends_are_those_of_the_benchmark():
         quoted = re.findall(rf"(\d+) and (\d+) s on {name}\b", README)
         assert quoted == [tuple(f"{value:.0f}" for value in seconds)], name
     errors = runs.loc[~runs["recipe"].str.contains("without"), "val_errors"]
-    quoted = re.findall(r"of 10,000 validation images, (\d+) to (\d+) were misread", README)
+    quoted = re.findall(r"of the 10,000 other training images, (\d+) to (\d+) were misread", README)
     assert quoted == [(f"{errors.min():.0f}", f"{errors.max():.0f}")]
 
 
