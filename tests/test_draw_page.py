@@ -146,7 +146,10 @@ def check_predictions(browser, write, images, model_file):
     expected = keras.models.load_model(model_file).predict(x, verbose=0)
     found = probabilities_in_page(page, np.uint8(np.round(255 * x)))
     assert np.abs(found - expected).max() < 0.005
-    assert np.array_equal(found.argmax(axis=1), expected.argmax(axis=1))
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    clear = first - second > 0.01  # the page's weights are rounded, so a tie may go the other way
+    assert clear.sum() > 450
+    assert np.array_equal(found[clear].argmax(axis=1), expected[clear].argmax(axis=1))
     close(page)
 
 

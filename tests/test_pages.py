@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import digit_images
 import keras
@@ -985,9 +986,27 @@ def test_a_large_photo_is_read_small_if_its_digits_are_large(size, usual, tried,
     np.testing.assert_allclose(box, np.array([0.1, 0.2, 0.3, 0.4]) * len(photo), atol=1)
 
 
+def test_a_line_too_wide_to_be_skipped_cheaply_is_no_digit(monkeypatch):
+    """Skipping it costs more than reading it, but the network is hardly certain of any digit."""
+    ink = np.zeros((100, 400), "float32")
+    ink[48:52, 100:180] = 1
+
+    def digits(p):
+        model = SimpleNamespace(predict_on_batch=lambda images: np.tile(p, (len(images), 1)))
+        labels_and_boxes = NOTEBOOK_09["find_strokes"](ink > 0.5)
+        return NOTEBOOK_09["read_strokes"](ink, *labels_and_boxes, 40, model)[0]
+
+    p = np.full(11, 0.01)
+    p[1], p[10] = 0.15, 0.76
+    assert digits(p) == []
+    monkeypatch.setitem(NOTEBOOK_09, "LEAST_CONFIDENCE", 0)
+    assert [digit for digit, *_ in digits(p)] == [1], "only its confidence speaks against it"
+
+
 @pytest.mark.parametrize("seed", [50, 67, 159, 240, 274])
-def test_boxes_stay_on_the_photo(seed):
+def test_boxes_stay_on_the_photo(seed, monkeypatch):
     """The rows seem to slope; on the rotated page, a box reaches beyond the photo."""
+    monkeypatch.setitem(NOTEBOOK_09, "LEAST_CONFIDENCE", 0)
     rng = np.random.default_rng(seed)
     height, width = rng.integers(8, 33, 2)
     photo = np.full((height, width), rng.choice([0.947, 0.9, 0.5]), "float32")

@@ -67,7 +67,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 GROUPS = {
     "references": {"ghouzam": 2, "deotte": 1, "keras-io": 3, "train-mnist-fast": 10},
     "published": {"train-mnist-fast-60k": 15},
-    "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-fast": 10},
+    "ours": {"ours-04": 5, "ours-08": 5, "ours-08-10": 3, "ours-wide": 5, "ours-fast": 10},
     "controls": {"ours-04-plain": 3},
     "ensembles": {"ensemble-quick": 20, "ensemble-ours-08": 20},
     "streams": {"stream-40000": 2, "stream-1000000": 2},
