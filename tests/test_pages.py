@@ -97,8 +97,73 @@ def test_dark_and_light_ink_are_told_apart(sheet, light):
         page = 0.9 - 0.6 * np.pad(draw_digit(np.random.default_rng(5), 5, "round", 300, 45), 30)
     photo = np.repeat(page[..., None], 3, axis=2).astype("float32")
     photo = 1 - photo if light else photo
-    same = (NOTEBOOK_09["dark_on_light"](photo) == photo).all()
+    same = (NOTEBOOK_09["dark_on_light"](photo)[0] == photo).all()
     assert same == (not light)
+
+
+def few_digits(streak):
+    """A large page, uint8 (h, w, 3), with five digits and, perhaps, a streak of sunlight."""
+    photo = np.full((750, 1000), 0.6)
+    photo[40:320, 60:440] -= 0.35 * np.pad(drawn_page()[0], 60)[:280, :380]
+    photo[:, 700:750] += streak
+    photo += np.random.default_rng(0).normal(0, 0.01, photo.shape)
+    return (255 * np.repeat(photo[..., None], 3, axis=2)).clip(0, 255).astype("uint8")
+
+
+def test_both_kinds_of_ink_are_tried_only_in_doubt():
+    sure, doubtful = (
+        NOTEBOOK_09["dark_on_light"](few_digits(streak).astype("float32") / 255)
+        for streak in (0, 0.3)
+    )
+    assert len(sure) == 1 and len(doubtful) == 2
+    np.testing.assert_allclose(doubtful[0], 1 - doubtful[1], atol=1e-6)
+
+
+@on_mnist
+def test_a_streak_of_sunlight_is_not_taken_for_light_ink(names, reader):
+    for streak in (0, 0.3):
+        assert text(names["read_digits"](few_digits(streak), reader)) == [[3, 5, 8], [2, 6]]
+
+
+def test_noise_in_a_dark_color_is_not_ink():
+    """On paper that is hardly blue, the same noise is a larger part of the brightness."""
+    page = ndi.zoom(np.pad(drawn_page()[0], 60), 2, order=1)[..., None]
+    dim = np.array([70, 60, 12]) * (1 - 0.65 * page)
+    dim += np.random.default_rng(1).normal(0, 3, dim.shape)
+    ink = NOTEBOOK_09["find_page_ink"]((dim.clip(0, 255) / 255).astype("float32"))
+    found = ink > NOTEBOOK_09["ink_threshold"](ink)
+    solid = ndi.binary_erosion(page[..., 0] > 0.5, iterations=2)
+    assert found[solid].mean() > 0.95 and found[page[..., 0] < 0.1].mean() < 0.001
+
+
+def test_one_mask_has_the_pen_without_a_narrow_shadow():
+    page = np.pad(drawn_page()[0], 60)
+    ink = np.where(page > 0.5, 0.8, 0.0)
+    shadow = np.zeros_like(ink, bool)
+    shadow[:, 150:210] = True  # it crosses digits
+    ink = np.maximum(ink, 0.42 * shadow).astype("float32")
+    ink += np.random.default_rng(2).normal(0, 0.02, ink.shape).astype("float32")
+    masks = [mask for mask, _ in NOTEBOOK_09["find_masks"](ink)]
+    best = min(masks, key=lambda mask: (mask != (page > 0.5)).sum())
+    assert (best != (page > 0.5)).mean() < 0.002
+
+
+def test_a_page_without_ink_has_no_masks():
+    assert NOTEBOOK_09["find_masks"](np.zeros((50, 60), "float32")) == []
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_what_touches_the_edge_is_looked_at_if_there_is_nothing_else(others):
+    ink = np.zeros((200, 200), "float32")
+    ink[:120, 40:60] = 1  # it touches the upper edge
+    for k in range(others):
+        ink[140:180, 80 + 50 * k : 90 + 50 * k] = 1
+    model = SimpleNamespace(
+        predict_on_batch=lambda images: np.tile(np.eye(11)[3], (len(images), 1))
+    )
+    looks = NOTEBOOK_09["look_at"](ink, ink > 0.5, False, model)
+    upright = next(look for look in looks if look.turns == 0)
+    assert upright.usual == pytest.approx(40 if others else 120, abs=1)
 
 
 @on_mnist
