@@ -91,8 +91,11 @@ def test_rows_are_whole_and_unique():
     without = by_benchmark["group"].isin(["published", "streams", "races"])
     assert by_benchmark["val_errors"].isna().eq(without).all()
     whole = current[current["group"].isin(["references", "ours"])]
-    for column in ("training_seconds", "test_errors", "test_wrong", "matmul_gflops"):
+    for column in ("test_errors", "test_wrong"):
         assert whole[column].notna().all(), column
+    for name, runs in whole.groupby("recipe"):  # a run beside other work is not timed
+        assert runs["training_seconds"].notna().any(), name
+    assert whole["training_seconds"].notna().eq(whole["matmul_gflops"].notna()).all()
     for row in TABLE[TABLE["test_wrong"].notna()].itertuples():
         assert len(row.test_wrong.split()) == row.test_errors
     for row in TABLE[TABLE["val_wrong"].notna()].itertuples():
@@ -360,7 +363,7 @@ TRAINED = [
 WITHOUT_VALIDATION = {"ours-fast", "train-mnist-fast-60k"}  # they decide nothing on the way
 
 
-@pytest.mark.parametrize("name", [*TRAINED, "ours-12", "ours-wide", '{"consistency": 1}'])
+@pytest.mark.parametrize("name", [*TRAINED, "ours-12", '{"consistency": 1}'])
 def test_each_recipe_is_trained_on_the_training_images_and_on_no_others(name, monkeypatch):
     import keras
     import recipes
