@@ -103,8 +103,8 @@ def test_dark_and_light_ink_are_told_apart(sheet, light):
 
 def few_digits(streak):
     """A large page, uint8 (h, w, 3), with five digits and, perhaps, a streak of sunlight."""
-    photo = np.full((750, 1000), 0.6)
-    photo[40:320, 60:440] -= 0.35 * np.pad(drawn_page()[0], 60)[:280, :380]
+    photo, written = np.full((750, 1000), 0.6), drawn_page()[0]
+    photo[40 : 40 + len(written), 60 : 60 + written.shape[1]] -= 0.35 * written
     photo[:, 700:750] += streak
     photo += np.random.default_rng(0).normal(0, 0.01, photo.shape)
     return (255 * np.repeat(photo[..., None], 3, axis=2)).clip(0, 255).astype("uint8")
