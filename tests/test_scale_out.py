@@ -71,13 +71,18 @@ def test_two_notebooks_do_not_try_in_the_same_folder(tmp_path, monkeypatch):
 # --- what is trained -----------------------------------------------------------------------------
 
 
-def train_tiny(images, targets, seed):
-    """Train the smallest of networks for one pass."""
-    keras.utils.set_random_seed(seed)
-    model = keras.Sequential(
-        [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
-    )
+def tiny_model():
+    """Return the smallest of networks, compiled."""
+    layers = [keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
+    model = keras.Sequential(layers)
     model.compile("adam", "categorical_crossentropy")
+    return model
+
+
+def train_tiny(images, targets, seed):
+    """Train the smallest of networks for one epoch."""
+    keras.utils.set_random_seed(seed)
+    model = tiny_model()
     model.fit(images, targets, batch_size=64, verbose=0)
     return model
 
@@ -88,9 +93,7 @@ def prepare_watching(recipe, n_images, seed):
     before = random.getstate()
     time.sleep(2)  # a worker reports to its scheduler twice a second
     assert random.getstate() == before, "somebody else has drawn"
-    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
-    model.add(keras.layers.Dense(10, "softmax"))
-    model.compile("adam", "categorical_crossentropy")
+    model = tiny_model()
     return model, model
 
 
