@@ -88,7 +88,7 @@ def test_rows_are_whole_and_unique():
         used = {name for name in names & row.keys() if isinstance(row[name], str)}
         on_purpose = row["group"] == "backends"
         assert used == {row["recipe"].split("-")[1] if on_purpose else "tensorflow"}
-    without = by_benchmark["group"].isin(["published", "streams", "races"])
+    without = by_benchmark["group"].isin([*benchmark.TRAINED_ON_ALL, "streams", "races"])
     assert by_benchmark["val_errors"].isna().eq(without).all()
     whole = current[current["group"].isin(["references", "ours"])]
     for column in ("test_errors", "test_wrong"):
@@ -198,7 +198,7 @@ def test_what_is_superseded_says_so_and_counts_only_if_it_is_the_same_recipe(has
     fast = old[old["recipe"] == "ours-fast"]
     assert fast["recipe_hash"].nunique() == 2 and len(fast) == 15
     counted = benchmark.counted(TABLE)
-    groups = ("references", "published", "ours")
+    groups = ("references", "ours", *benchmark.TRAINED_ON_ALL)
     assert set(counted["recipe"]) == {name for group in groups for name in benchmark.GROUPS[group]}
     assert counted["recipe"].eq("ours-04").sum() == 8
     assert counted["recipe"].eq("ours-fast").sum() == 10
@@ -357,7 +357,7 @@ def test_each_change_differs_from_the_recipe_in_what_its_name_says():
 
 TRAINED = [
     name
-    for group in ("references", "published", "ours", "controls")
+    for group in ("references", *benchmark.TRAINED_ON_ALL, "ours", "controls")
     for name in benchmark.GROUPS[group]
 ]
 WITHOUT_VALIDATION = {"ours-fast", "train-mnist-fast-60k"}  # they decide nothing on the way
@@ -387,6 +387,21 @@ def test_each_recipe_is_trained_on_the_training_images_and_on_no_others(name, mo
         else:
             assert all(one is other for one, other in zip(validation_data, val, strict=True))
     assert model.get_weights()[0].any(), "the best epoch is kept"
+
+
+def test_with_all_images_the_recipe_is_the_same_and_nothing_is_validated(monkeypatch):
+    import keras
+    import recipes
+
+    of_all, of_most = (recipes.describe(name, 60_000) for name in ("ours-wide-60k", "ours-wide"))
+    assert of_all == of_most and of_all["extras"] == {"clean_end": 0.25}
+    asked = []
+    monkeypatch.setattr(
+        keras.Sequential, "fit", lambda model, *xy, **options: asked.append(options)
+    )
+    recipes.find("ours-wide-60k")[1](some_images(40), some_images(0), 1, recipes.Stopwatch())
+    assert [options["validation_data"] for options in asked] == [None, None]
+    assert [options["epochs"] for options in asked] == [18, 24]
 
 
 def test_the_seed_decides_where_a_network_starts(monkeypatch):
@@ -475,8 +490,9 @@ def test_the_reference_as_published_starts_and_learns_as_in_pytorch():
     )
 
 
-def test_what_is_published_is_trained_on_all_images():
-    train, val, scored = benchmark.divide("published", 1, *numbered(100))
+@pytest.mark.parametrize("group", benchmark.TRAINED_ON_ALL)
+def test_what_is_trained_on_all_images_holds_none_out(group):
+    train, val, scored = benchmark.divide(group, 1, *numbered(100))
     assert which(train[0]) == set(range(100)) and train[0].dtype == np.float32
     assert len(val[0]) == len(val[1]) == len(scored[0]) == len(scored[1]) == 0
 
@@ -691,6 +707,20 @@ def test_the_stopwatch_leaves_out_validation(monkeypatch):
     assert stopwatch.seconds == 20 and stopwatch.epochs == 2
     assert stopwatch.reached == {0.990: 10, 0.995: 13}
     assert stopwatch.curves == {"val_accuracy": [0.991, 0.996], "loss": [0.1, 0.05]}
+
+
+def test_without_validation_nothing_is_counted_twice(monkeypatch):
+    """A recipe that calls fit twice, as ours-wide-60k does, which has no held-out images."""
+    from recipes import Stopwatch
+
+    clock = iter([100, 110, 117])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    stopwatch = Stopwatch()  # 100
+    stopwatch.on_epoch_end(0, {"loss": 0.1})
+    stopwatch.on_train_end()  # 110: 10 seconds
+    stopwatch.on_epoch_end(1, {"loss": 0.05})
+    stopwatch.on_train_end()  # 117: 7 more
+    assert stopwatch.seconds == 17 and stopwatch.epochs == 2 and stopwatch.reached == {}
 
 
 def test_the_clock_of_the_quick_recipe_stops_before_it_is_scored(monkeypatch):
