@@ -152,6 +152,15 @@ def test_a_page_without_ink_has_no_masks():
     assert NOTEBOOK_09["find_masks"](np.zeros((50, 60), "float32")) == []
 
 
+def test_no_two_masks_are_the_same():
+    ink = np.zeros((200, 300), "float32")
+    ink[90:94, 20:280] = ink[20:60, 50:80] = 0.7  # a line, and a solid stroke
+    masks = [mask for mask, _ in NOTEBOOK_09["find_masks"](ink)]
+    assert len(masks) >= 2 and (masks[0] != masks[-1]).any()
+    for one, other in itertools.combinations(masks, 2):
+        assert (one != other).any()
+
+
 @pytest.mark.parametrize("others", [0, 2])
 def test_what_touches_the_edge_is_looked_at_if_there_is_nothing_else(others):
     ink = np.zeros((200, 200), "float32")
@@ -768,11 +777,11 @@ def test_pages_stored_upside_down_are_turned(names, reader):
 @pytest.mark.parametrize(
     ("scores", "costs", "kept"),
     [
-        ({0: 9.0, 2: 3.0, 1: 2.0}, None, [0, 2, 1]),  # the quick look is sure: nothing is read
+        ({0: 9.0, 2: 4.5, 1: 2.0}, None, [0, 2, 1]),  # the quick look is sure: nothing is read
         ({2: 9.0, 0: 5.0, 3: 2.0}, None, [2, 0, 3]),
-        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 2.5}, [2, 1]),
-        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 3.5}, [0, 1]),  # the stored orientation is preferred
-        ({2: 6.0, 0: 5.0, 3: 2.0}, {0: 3.5, 2: 2.0}, [0, 3]),
+        ({0: 9.0, 2: 5.0, 1: 2.0}, {0: 5.0, 2: 2.5}, [2, 1]),
+        ({0: 9.0, 2: 5.0, 1: 2.0}, {0: 5.0, 2: 3.5}, [0, 1]),  # the stored orientation is preferred
+        ({2: 6.0, 0: 5.8, 3: 2.0}, {0: 3.5, 2: 2.0}, [0, 3]),
         ({1: 6.0, 3: 5.0, 0: 2.0}, {1: 3.0, 3: 2.9}, [3, 0]),
     ],
 )
@@ -789,6 +798,42 @@ def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypat
     monkeypatch.setitem(NOTEBOOK_09, "read_strokes", read_strokes)
     left = NOTEBOOK_09["drop_inverted"](mask, looks, None)
     assert [look.turns for look in left] == kept
+    for look in left:  # what was read is not read again
+        known = costs is not None and look.turns in costs
+        assert look.reading == (([], [], costs[look.turns]) if known else None)
+
+
+def test_a_look_that_was_read_is_not_read_again(monkeypatch):
+    mask = np.zeros((8, 8), bool)
+    monkeypatch.setitem(NOTEBOOK_09, "read_strokes", None)  # it cannot be called
+    digit = (7, 0.9, np.array([0, 0, 4, 4]), mask, 0.9)
+    look = NOTEBOOK_09["Look"](1.0, 0, 4.0, mask, False, ([digit], ["a box"], 0.7))
+    digits, boxes, score = NOTEBOOK_09["read_look"](mask, look, None)
+    assert digits == [digit] and boxes == ["a box"]
+    assert score == NOTEBOOK_09["page_score"]([digit], 4.0)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_if_rotating_helps_the_other_masks_are_only_read_rotated(helps, monkeypatch):
+    """Three masks of one page whose rows rise: is a mask read rotated, or as it is?"""
+    Look, ink, seen = NOTEBOOK_09["Look"], np.zeros((100, 100), "float32"), []
+    masks = np.zeros((3, 100, 100), bool)
+    masks[:, 20:40, 20:40], masks[1, 60, 60], masks[2, 70, 70] = True, True, True
+    looks = [Look(9.0 - k, 0, 20.0, mask, False) for k, mask in enumerate(masks)]
+    boxes = np.array([(50 - x / 4, x, 60 - x / 4, x + 8) for x in range(0, 90, 15)])
+
+    def read_look(ink, look, model):
+        rotated = look.mask.shape != ink_shape
+        seen.append(rotated)
+        digit = 7, 0.9, np.array([10, 10, 20, 18]), None, 0.9
+        return [digit], boxes, 1.0 + (rotated == helps)
+
+    ink_shape = ink.shape
+    monkeypatch.setitem(NOTEBOOK_09, "drop_inverted", lambda ink, looks, model: looks)
+    monkeypatch.setitem(NOTEBOOK_09, "read_look", read_look)
+    digits, turns = NOTEBOOK_09["read_ink"](ink, looks, None)
+    assert len(digits) == 1 and turns == 0
+    assert seen == ([False, True, True, True] if helps else [False, True] * 3)
 
 
 class Eights:

@@ -9,16 +9,16 @@
     python tests/benchmarks/benchmark.py notebooks                after new rows, or an execution
 
 Groups: references, published (trained on all 60,000 images, as published), ours, ours-60k (trained
-on all 60,000 images, too), controls (notebook 04 without augmentation), changes (a short version of notebook 08's recipe with one change),
-ensembles (of notebook 10: "seed" k is the ensemble of the members with seeds 1 to k; the members
-stay in data/ensemble-…), streams (so many augmented test images, scored as in notebook 10; "seed" k
-is with k workers), races (how long members of notebook 10 take to train: race-4-2 is four members
-on two workers, race-1-0 one in a single process with all cores; "seed" k is the k-th repetition),
-all. And, not in "all": readers (notebook 09's reader, and what happens without each source of its
-training images; never scored on the test set; this needs data/model.keras of notebook 04), and,
-because JAX and PyTorch must be installed, backends
-(notebook 08's live training on each of Keras' backends, and on TensorFlow without oneDNN, which the
-setup cell switches on; never scored on the test set).
+on all 60,000 images, too), controls (notebook 04 without augmentation), changes (a short version of
+notebook 08's recipe with one change), ensembles (of notebook 10: "seed" k is the ensemble of the
+members with seeds 1 to k; the members stay in data/ensemble-…), streams (so many augmented test
+images, scored as in notebook 10; "seed" k is with k workers), races (how long members of notebook
+10 take to train: race-4-2 is four members on two workers, race-1-0 one in a single process with all
+cores; "seed" k is the k-th repetition), all. And, not in "all": readers (notebook 09's reader, and
+what happens without each source of its training images; never scored on the test set; this needs
+data/model.keras of notebook 04), and, because JAX and PyTorch must be installed, backends (notebook
+08's live training on each of Keras' backends, and on TensorFlow without oneDNN, which the setup
+cell switches on; never scored on the test set).
 What is given as JSON is a change of that recipe itself and goes into the table as group "search":
 what was tried on the way. "distortion" there holds limits of RandomDistortion, of which "elastic"
 is called "bend" in old rows. JSON may also name what EXTRAS in recipes.py describes.
