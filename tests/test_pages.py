@@ -777,11 +777,11 @@ def test_pages_stored_upside_down_are_turned(names, reader):
 @pytest.mark.parametrize(
     ("scores", "costs", "kept"),
     [
-        ({0: 9.0, 2: 4.5, 1: 2.0}, None, [0, 2, 1]),  # the quick look is sure: nothing is read
+        ({0: 9.0, 2: 3.0, 1: 2.0}, None, [0, 2, 1]),  # the quick look is sure: nothing is read
         ({2: 9.0, 0: 5.0, 3: 2.0}, None, [2, 0, 3]),
-        ({0: 9.0, 2: 5.0, 1: 2.0}, {0: 5.0, 2: 2.5}, [2, 1]),
-        ({0: 9.0, 2: 5.0, 1: 2.0}, {0: 5.0, 2: 3.5}, [0, 1]),  # the stored orientation is preferred
-        ({2: 6.0, 0: 5.8, 3: 2.0}, {0: 3.5, 2: 2.0}, [0, 3]),
+        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 2.5}, [2, 1]),
+        ({0: 9.0, 2: 4.0, 1: 2.0}, {0: 5.0, 2: 3.5}, [0, 1]),  # the stored orientation is preferred
+        ({2: 6.0, 0: 5.0, 3: 2.0}, {0: 3.5, 2: 2.0}, [0, 3]),
         ({1: 6.0, 3: 5.0, 0: 2.0}, {1: 3.0, 3: 2.9}, [3, 0]),
     ],
 )
