@@ -803,6 +803,28 @@ def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypat
         assert look.reading == (([], [], costs[look.turns]) if known else None)
 
 
+@pytest.mark.parametrize(("degrees", "kept"), [(10, 0), (40, 2)])
+def test_which_way_a_steep_page_is_up_is_decided_once_it_is_level(degrees, kept, monkeypatch):
+    mask, asked = np.zeros((8, 8), bool), []
+    mask[1, 2] = True
+    looks = [
+        NOTEBOOK_09["Look"](score, turns, 3.0, mask, False) for score, turns in [(9, 0), (8, 2)]
+    ]
+    x = np.arange(0, 90, 15)
+    y = 50 - np.tan(np.radians(degrees)) * x
+    boxes = np.stack([y, x, y + 10, x + 8], axis=1)
+
+    def read_strokes(ink, strokes, some_boxes, usual, model):
+        asked.append(ink.shape == mask.shape)
+        right_way = len([plain for plain in asked if plain]) == 2  # the second look's turn
+        return [], boxes, 9.0 * (asked[-1] == right_way)
+
+    monkeypatch.setitem(NOTEBOOK_09, "read_strokes", read_strokes)
+    left = NOTEBOOK_09["drop_inverted"](mask.astype("float32"), looks, None)
+    assert [look.turns for look in left] == [kept]
+    assert asked == ([True, True] if degrees == 10 else [True, False] * 2)
+
+
 def test_a_look_that_was_read_is_not_read_again(monkeypatch):
     mask = np.zeros((8, 8), bool)
     monkeypatch.setitem(NOTEBOOK_09, "read_strokes", None)  # it cannot be called
