@@ -15,7 +15,7 @@ from recipes import EIGHT, STORED_NAMES
 
 # The recipes of which 08 compares the single images that they get wrong
 COMPARED = ["keras-io", "ours-04-plain", "ours-04", "deotte", "ours-08-10", "ours-08"]
-COMPARED += ["ours-wide", "ghouzam"]
+COMPARED += ["ours-wide", "ours-wide-60k", "ghouzam"]
 IN_FOLDS = ["ours-04", "ours-08", "ours-12", "ours-wide", "ghouzam"]  # the same for the six folds
 TITLE = "# @title Data: what the stored training runs measured"
 CELL = """{title}
