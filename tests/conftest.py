@@ -117,6 +117,12 @@ def execute_two_at_once(notebooks, folder_of, **environment):
 
 
 @pytest.fixture(scope="session")
+def two_at_once():
+    """`execute_two_at_once`; tests that name it are run late, see pytest_collection_modifyitems."""
+    return execute_two_at_once
+
+
+@pytest.fixture(scope="session")
 def stand_in(tmp_path_factory):
     """The path of a stand-in for MNIST, made by data/get_mnist.py."""
     return make_stand_in(tmp_path_factory.mktemp("stand-in"))
@@ -177,8 +183,13 @@ def copy_tree(target):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the tests that need what notebooks leave last: these are executed beside the others."""
-    items.sort(key=lambda item: ("nbval" in item.fixturenames, "left_file" in item.fixturenames))
+    """Put the tests last that need what notebooks leave: these are executed beside the others.
+
+    After most of these come those that execute two notebooks at once, to keep both cores busy even
+    if there is nothing beside them any more.
+    """
+    late = ("nbval", "two_at_once", "left_file")
+    items.sort(key=lambda item: [name in item.fixturenames for name in late])
 
 
 @pytest.fixture(scope="session", autouse=True)

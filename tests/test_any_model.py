@@ -6,7 +6,7 @@ import shutil
 import nbformat
 import numpy as np
 import pytest
-from conftest import NOTEBOOKS, ROOT, code_cells, execute_two_at_once, read
+from conftest import NOTEBOOKS, ROOT, code_cells, read
 
 # The digit is written into the corner of each image (see `marked`), and models read it there.
 MODELS = {
@@ -40,7 +40,7 @@ def marked(stand_in, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ends(marked, tmp_path_factory):
+def ends(marked, tmp_path_factory, two_at_once):
     """These notebooks, executed with all the models, and how that ended: {number: future}."""
     folders, notebooks = {}, {}
     for number in LESSONS:
@@ -53,7 +53,7 @@ def ends(marked, tmp_path_factory):
         folders[number] = tmp_path_factory.mktemp("any-model")
         (folders[number] / "data").mkdir()
         shutil.copy(ROOT / "data" / "benchmarks.csv", folders[number] / "data")
-    futures = execute_two_at_once(notebooks, folders.get, DIGITS_DATA=str(marked))
+    futures = two_at_once(notebooks, folders.get, DIGITS_DATA=str(marked))
     return notebooks, futures
 
 

@@ -12,7 +12,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import NOTEBOOKS, ROOT, code_cells, execute_two_at_once, read
+from conftest import NOTEBOOKS, ROOT, code_cells, read
 
 
 def test_all_notebooks_give_their_stored_outputs(nbval):
@@ -56,13 +56,11 @@ def test_elsewhere_warnings_of_deprecation_are_seen(text, where, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def alone(stand_in, tmp_path_factory):
+def alone(stand_in, tmp_path_factory, two_at_once):
     """All notebooks, executed each in an empty folder, and how that ended: {name: future}."""
     # The long ones are the last ones: they begin first, so that both cores are busy to the end.
     notebooks = {path.stem: read(path) for path in reversed(NOTEBOOKS)}
-    return notebooks, execute_two_at_once(
-        notebooks, tmp_path_factory.mktemp, DIGITS_DATA=str(stand_in)
-    )
+    return notebooks, two_at_once(notebooks, tmp_path_factory.mktemp, DIGITS_DATA=str(stand_in))
 
 
 @pytest.mark.parametrize("name", [path.stem for path in NOTEBOOKS])
