@@ -1151,6 +1151,20 @@ def test_a_clean_end_trains_on_without_augmentation_and_with_the_same_schedule(m
     assert first[3] is second[3], "one optimizer, so one learning rate schedule"
 
 
+def test_a_network_with_every_idea_is_trained():
+    import recipes
+
+    every = {"stage_dropout": 0.1, "hidden": 16, "clean_end": 0.5, "consistency": 1.0}
+    _, train = recipes.find(json.dumps(TINY | every))
+    (images, targets), stopwatch = some_images(), recipes.Stopwatch()
+    cnn = train((images, targets), some_images(8), 1, stopwatch)
+    assert stopwatch.epochs == 4, "two with augmentation, each image in two views, and two without"
+    assert np.isfinite(stopwatch.curves["loss"]).all() and len(stopwatch.curves["loss"]) == 4
+    p = cnn.predict(images, verbose=0)
+    assert p.shape == targets.shape and np.allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert np.ptp(p, axis=0).min() > 0, "it looks at the images"
+
+
 def test_consistency_costs_what_two_views_disagree_about():
     import keras
     import recipes
