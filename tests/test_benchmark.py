@@ -955,6 +955,17 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         benchmark.main(["nonsense"])
 
 
+def test_what_is_chosen_by_name_and_how_often():
+    tried = '{"epochs": 3}'  # a recipe that has no name
+    assert benchmark.choose(["ours-08", tried])["search", tried] == 1
+    assert benchmark.choose(["ours-08"])["ours", "ours-08"] == 5
+    chosen = benchmark.choose(["all"])
+    assert {"ours", "references", "changes"} <= {group for group, _ in chosen}
+    assert not {"backends", "readers"} & {group for group, _ in chosen}, "only if they are named"
+    folds = benchmark.choose(["folds", "ours-08", tried])
+    assert folds == {("folds", "ours-08"): 6, ("folds", tried): 6}
+
+
 @pytest.mark.parametrize(
     "wish, why",
     [('{"drop_out": 0.5}', "08's recipe has no drop_out"), ('{"dropout": 0.5', "delimiter")],
