@@ -2,6 +2,7 @@
 # make all              the same, with every notebook executed
 # make test             set up, download MNIST, run the tests
 # make lab              set up, open JupyterLab on the series
+# make setup            only set up; make data/mnist.npz also downloads MNIST
 # make lint             set up, check the style of notebooks and scripts
 # make recaps           write the cells that stand in several notebooks, from where each is explained
 # make badges REPO=me/digits   write "Open in Colab" badges for a published copy (REPO= removes them)
@@ -74,7 +75,7 @@ test-colab: .venv-colab/installed data/mnist.npz
 	$(AS_ON_COLAB)
 	.venv-colab/bin/python $(ALONE) --gpu
 
-test-floors: .venv-floors/installed
+test-floors: .venv-floors/installed data/mnist.npz
 	.venv-floors/bin/python -m pytest tests -m "not slow"
 
 test-backends: .venv-backends/installed data/mnist.npz
