@@ -291,6 +291,7 @@ def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeyp
 
 
 def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
+    import recipes
     import summarize
 
     unpack = definitions("08", "unpack")["unpack"]
@@ -323,6 +324,15 @@ def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
         assert sum(recipe & ~changed) == len(before - after)
         assert sum(changed & ~recipe) == len(after - before)
         assert sum(in_ablation["test-time augmentation"][seed] & recipe) == len(views & before)
+    long = unpack("\n".join(summarize.in_folds(TABLE, list(recipes.WHOLE))))
+    folds = TABLE[TABLE["group"] == "folds"].set_index(["recipe", "seed"])["val_wrong"]
+    assert len(long) >= 5
+    for name, runs in long.items():
+        assert list(runs) == list(range(1, 7)), "every change on every fold"
+        for seed, wrong in runs.items():
+            before, after = (set(folds[f"whole: {n}", seed].split()) for n in ("the recipe", name))
+            assert sum(long["the recipe"][seed] & ~wrong) == len(before - after)
+            assert sum(wrong & ~long["the recipe"][seed]) == len(after - before)
 
 
 # --- what is trained, on what, and what is timed --------------------------------------------------

@@ -11,7 +11,7 @@ import re
 import nbformat
 import numpy as np
 from conftest import NOTEBOOKS, code_cells, read
-from recipes import EIGHT, STORED_NAMES
+from recipes import EIGHT, STORED_NAMES, WHOLE
 
 # The recipes of which 08 compares the single images that they get wrong
 COMPARED = ["keras-io", "ours-04-plain", "ours-04", "deotte", "ours-08-10", "ours-08"]
@@ -41,6 +41,10 @@ WRONG_IN_ABLATION = \"\"\"\\
 \"\"\"
 WRONG_IN_FOLDS = \"\"\"\\
 {in_folds}
+\"\"\"
+# The same folds: some changes of the whole network, in 12 epochs
+WRONG_IN_LONG_ABLATION = \"\"\"\\
+{in_long_ablation}
 \"\"\"
 # Test images that every run of ours-08 gets wrong
 ALWAYS_WRONG = {always_wrong}
@@ -111,15 +115,15 @@ def in_ablation(table):
     return lines
 
 
-def in_folds(table):
-    """Return the lines of WRONG_IN_FOLDS; each fold has its own images."""
+def in_folds(table, recipes):
+    """Return lines as `packed` for the folds of some recipes; each fold has its own images."""
     rows = table[table["group"].eq("folds") & table["superseded"].isna()]
-    rows = rows[rows["recipe"].isin(IN_FOLDS)]
+    rows = rows[rows["recipe"].isin(recipes)]
     lines = []
     for seed, runs in rows.groupby("seed"):
-        runs = runs.sort_values("recipe", key=lambda names: names.map(IN_FOLDS.index))
-        wrong = map(numbers, runs["val_wrong"])
-        lines += packed([(name, seed, w) for name, w in zip(runs["recipe"], wrong, strict=True)])
+        runs = runs.sort_values("recipe", key=lambda names: names.map(recipes.index))
+        names, wrong = runs["recipe"].str.removeprefix("whole: "), map(numbers, runs["val_wrong"])
+        lines += packed([(name, seed, w) for name, w in zip(names, wrong, strict=True)])
     return lines
 
 
@@ -131,7 +135,8 @@ def cell_source(table, counted):
         tested=tested_rows(table, counted.index),
         on_test="\n".join(test_lines),
         in_ablation="\n".join(in_ablation(table)),
-        in_folds="\n".join(in_folds(table)),
+        in_folds="\n".join(in_folds(table, IN_FOLDS)),
+        in_long_ablation="\n".join(in_folds(table, list(WHOLE))),
         always_wrong=always_wrong,
     ).strip()
 
