@@ -911,43 +911,32 @@ def test_only_the_inside_of_outlined_strokes_is_filled():
 
 
 @pytest.mark.parametrize(
-    ("quick", "score", "kept"),
+    ("much", "scores", "kept"),
     [
-        ({4: 12.0, 8: 11.0}, 20.0, 4),  # the size of the gaps: a tenth and a fifth of a digit
-        ({4: 12.0, 8: 13.0}, 12.0, 8),
-        ({4: 12.0, 8: 13.0}, 10.9, 0),  # hardly better than 10
-        ({4: 10.0, 8: 3.0}, None, 0),  # the filled masks are no better: that was enough
-        ({8: 13.0}, 20.0, 8),  # nothing is left of the other
-        ({}, None, 0),
-        (None, None, 0),  # hardly anything is filled
+        (True, {4: 20.0, 8: 15.0}, 4),  # the size of the gaps: a tenth and a fifth of a digit
+        (True, {4: 10.4, 8: 10.2}, 0),  # hardly better than 10
+        (True, {4: 11.0, 8: 14.0}, 8),
+        (False, {4: 20.0, 8: 20.0}, 0),  # hardly anything was filled, so there is no second look
     ],
 )
-def test_filled_ink_has_to_be_better(quick, score, kept, monkeypatch):
-    """The quick look decides which filling is worth the longer look at all masks."""
+def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
     ink = np.zeros((30, 30), "float32")
     ink[10] = 1
     look = NOTEBOOK_09["Look"](10.0, 0, 40.0, ink > 0.5, False)
 
     def fill_gaps(ink, size):
-        filled = ink + (np.arange(30)[:, np.newaxis] == 11) * (quick is not None)
+        filled = ink + (np.arange(30)[:, np.newaxis] == 11) * much
         filled[0, 0] = -size  # so that the others know it
         return filled
 
-    def look_at(filled, mask, no_lines, model):
-        assert quick is not None, "a second look, although hardly anything was filled"
-        assert mask[11].all()  # filled as the ink is
-        size = round(-filled[0, 0])
-        return [look._replace(score=s) for s in (quick[size], 1.0)] if size in quick else []
-
     def first_looks(filled, model):
-        assert score is not None, "all masks were tried, although the quick look was no better"
-        return [look._replace(score=score)]
+        assert much, "a second look, although hardly anything was filled"
+        return [look._replace(score=scores[round(-filled[0, 0])])]
 
     monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", fill_gaps)
-    monkeypatch.setitem(NOTEBOOK_09, "look_at", look_at)
     monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
     best, looks = NOTEBOOK_09["look_again"](ink, [look], None)
-    assert (-best[0, 0], looks[0].score) == (kept, score if kept else 10.0)
+    assert (-best[0, 0], looks[0].score) == (kept, scores.get(kept, 10.0))
 
 
 def test_outlines_are_filled_in_the_ink(monkeypatch):
@@ -959,15 +948,10 @@ def test_outlines_are_filled_in_the_ink(monkeypatch):
     Look, seen = NOTEBOOK_09["Look"], []
     looks = [Look(10.0, 0, 100.0, broken, True), Look(9.0, 0, 100.0, ink > 0.5, False)]
 
-    def look_at(filled, mask, no_lines, model):
-        assert mask[60, 100] and mask[60, 108] and not mask[60, 60] and not mask[60, 115]
-        return [looks[0]._replace(score=11.0)]
-
     def first_looks(filled, model):
         seen.append(filled)
         return [looks[0]._replace(score=20.0 - len(seen))]
 
-    monkeypatch.setitem(NOTEBOOK_09, "look_at", look_at)
     monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
     monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", lambda image, size: image)
     best, [look] = NOTEBOOK_09["look_again"](ink, looks, None)
