@@ -291,7 +291,6 @@ def test_a_new_execution_of_a_notebook_supersedes_the_last_one(tmp_path, monkeyp
 
 
 def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
-    import recipes
     import summarize
 
     unpack = definitions("08", "unpack")["unpack"]
@@ -324,8 +323,9 @@ def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
         assert sum(recipe & ~changed) == len(before - after)
         assert sum(changed & ~recipe) == len(after - before)
         assert sum(in_ablation["test-time augmentation"][seed] & recipe) == len(views & before)
-    long = unpack("\n".join(summarize.in_folds(TABLE, list(recipes.WHOLE))))
+    long = unpack("\n".join(summarize.in_long_ablation(TABLE)))
     folds = TABLE[TABLE["group"] == "folds"].set_index(["recipe", "seed"])["val_wrong"]
+    folds_of_one = TABLE[TABLE["recipe"] == "whole: no augmentation"]
     assert len(long) >= 5
     for name, runs in long.items():
         assert list(runs) == list(range(1, 7)), "every change on every fold"
@@ -333,6 +333,8 @@ def test_the_copy_in_notebook_08_holds_the_lists_of_the_table():
             before, after = (set(folds[f"whole: {n}", seed].split()) for n in ("the recipe", name))
             assert sum(long["the recipe"][seed] & ~wrong) == len(before - after)
             assert sum(wrong & ~long["the recipe"][seed]) == len(after - before)
+    unfinished = TABLE.drop(folds_of_one.index[-1])
+    assert not any("no augmentation" in line for line in summarize.in_long_ablation(unfinished))
 
 
 # --- what is trained, on what, and what is timed --------------------------------------------------

@@ -782,6 +782,22 @@ def test_the_error_rates_of_08_are_labeled_right(axes_of):
     assert "1.00% after 1.5 minutes" in ax.get_title() + ax.get_title(loc="left")
 
 
+def test_two_recipes_are_compared_on_the_folds_that_both_have_tried():
+    from scipy.stats import ttest_1samp
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    names = {"mcnemar": mcnemar, "ttest_1samp": ttest_1samp}
+    compare_in_folds = definitions("08", "compare_in_folds", **names)["compare_in_folds"]
+    both_wrong = np.arange(1000) >= 900  # says nothing about the difference
+    base = dict.fromkeys((1, 2, 3, 4), both_wrong)
+    runs = {k: both_wrong | (np.arange(1000) < n) for k, n in {1: 3, 2: 5, 3: 4, 5: 80}.items()}
+    difference, (low, high), p = compare_in_folds(runs, base)
+    half_width = 4.3027 / np.sqrt(3)  # Student's t for three differences, 3, 5, and 4
+    assert difference == 4 and p == pytest.approx(2 * 0.5**12)
+    assert (low, high) == pytest.approx((4 - half_width, 4 + half_width), abs=1e-3)
+    assert compare_in_folds(base, runs)[0] == -4
+
+
 def test_the_ablation_of_08_is_corrected_and_drawn_right(axes_of):
     """Of three changes, one harms clearly, one only without the correction, one not at all."""
     import matplotlib.pyplot as plt
