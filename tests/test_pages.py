@@ -453,7 +453,7 @@ def test_slanted_cuts_are_tried_where_vertical_ones_read_badly(vertical, monkeyp
     monkeypatch.setitem(NOTEBOOK_09, "read_rows", read_rows)
     monkeypatch.setitem(NOTEBOOK_09, "predict_classes", lambda images, _: np.full((1, 11), 1 / 11))
     strokes = NOTEBOOK_09["find_strokes"](mask)
-    digits, _, total = NOTEBOOK_09["read_strokes"](mask.astype("float32"), *strokes, 40, None)
+    digits, total = NOTEBOOK_09["read_strokes"](mask.astype("float32"), *strokes, 40, None)
     assert slants == ([0] if vertical == 0.5 else [0, -0.3, 0.3])
     assert total == min(vertical, 2) and [digit[4] for digit in digits] == [total]
 
@@ -793,69 +793,98 @@ def test_upside_down_is_decided_by_the_total_cost(scores, costs, kept, monkeypat
     def read_strokes(ink, strokes, boxes, usual, model):
         assert costs is not None, "read although the quick look was sure"
         (turns,) = (k for k in range(4) if np.array_equal(ink, np.rot90(mask, k)))
-        return [], [], costs[turns]
+        return [], costs[turns]
 
     monkeypatch.setitem(NOTEBOOK_09, "read_strokes", read_strokes)
     left = NOTEBOOK_09["drop_inverted"](mask, looks, None)
     assert [look.turns for look in left] == kept
     for look in left:  # what was read is not read again
         known = costs is not None and look.turns in costs
-        assert look.reading == (([], [], costs[look.turns]) if known else None)
-
-
-@pytest.mark.parametrize(("degrees", "kept"), [(10, 0), (40, 2)])
-def test_which_way_a_steep_page_is_up_is_decided_once_it_is_level(degrees, kept, monkeypatch):
-    mask, asked = np.zeros((8, 8), bool), []
-    mask[1, 2] = True
-    looks = [
-        NOTEBOOK_09["Look"](score, turns, 3.0, mask, False) for score, turns in [(9, 0), (8, 2)]
-    ]
-    x = np.arange(0, 90, 15)
-    y = 50 - np.tan(np.radians(degrees)) * x
-    boxes = np.stack([y, x, y + 10, x + 8], axis=1)
-
-    def read_strokes(ink, strokes, some_boxes, usual, model):
-        asked.append(ink.shape == mask.shape)
-        right_way = len([plain for plain in asked if plain]) == 2  # the second look's turn
-        return [], boxes, 9.0 * (asked[-1] == right_way)
-
-    monkeypatch.setitem(NOTEBOOK_09, "read_strokes", read_strokes)
-    left = NOTEBOOK_09["drop_inverted"](mask.astype("float32"), looks, None)
-    assert [look.turns for look in left] == [kept]
-    assert asked == ([True, True] if degrees == 10 else [True, False] * 2)
+        assert look.reading == (([], costs[look.turns]) if known else None)
 
 
 def test_a_look_that_was_read_is_not_read_again(monkeypatch):
     mask = np.zeros((8, 8), bool)
     monkeypatch.setitem(NOTEBOOK_09, "read_strokes", None)  # it cannot be called
     digit = (7, 0.9, np.array([0, 0, 4, 4]), mask, 0.9)
-    look = NOTEBOOK_09["Look"](1.0, 0, 4.0, mask, False, ([digit], ["a box"], 0.7))
-    digits, boxes, score = NOTEBOOK_09["read_look"](mask, look, None)
-    assert digits == [digit] and boxes == ["a box"]
+    look = NOTEBOOK_09["Look"](1.0, 0, 4.0, mask, False, ([digit], 0.7))
+    digits, score = NOTEBOOK_09["read_look"](mask, look, None)
+    assert digits == [digit]
     assert score == NOTEBOOK_09["page_score"]([digit], 4.0)
 
 
-@pytest.mark.parametrize("helps", [True, False])
-def test_if_rotating_helps_the_other_masks_are_only_read_rotated(helps, monkeypatch):
-    """Three masks of one page whose rows rise: is a mask read rotated, or as it is?"""
-    Look, ink, seen = NOTEBOOK_09["Look"], np.zeros((100, 100), "float32"), []
-    masks = np.zeros((3, 100, 100), bool)
-    masks[:, 20:40, 20:40], masks[1, 60, 60], masks[2, 70, 70] = True, True, True
-    looks = [Look(9.0 - k, 0, 20.0, mask, False) for k, mask in enumerate(masks)]
-    boxes = np.array([(50 - x / 4, x, 60 - x / 4, x + 8) for x in range(0, 90, 15)])
+def sloping_page(degrees):
+    """Two rows of twelve squares, rising from left to right by some degrees, and where they are."""
+    ink, places = np.zeros((500, 500), "float32"), []
+    for row in (-40, 40):
+        for along in range(-220, 221, 40):
+            turn = np.radians(degrees)
+            x, y = (
+                along * np.cos(turn) + row * np.sin(turn),
+                row * np.cos(turn) - along * np.sin(turn),
+            )
+            places.append((int(250 + y), int(250 + x)))
+            ink[places[-1][0] - 9 : places[-1][0] + 9, places[-1][1] - 9 : places[-1][1] + 9] = 1
+    return ink, places
 
-    def read_look(ink, look, model):
-        rotated = look.mask.shape != ink_shape
-        seen.append(rotated)
-        digit = 7, 0.9, np.array([10, 10, 20, 18]), None, 0.9
-        return [digit], boxes, 1.0 + (rotated == helps)
 
-    ink_shape = ink.shape
-    monkeypatch.setitem(NOTEBOOK_09, "drop_inverted", lambda ink, looks, model: looks)
-    monkeypatch.setitem(NOTEBOOK_09, "read_look", read_look)
-    digits, turns = NOTEBOOK_09["read_ink"](ink, looks, None)
-    assert len(digits) == 1 and turns == 0
-    assert seen == ([False, True, True, True] if helps else [False, True] * 3)
+@pytest.mark.parametrize(
+    ("degrees", "score", "leveled"),
+    [
+        (4, None, False),  # hardly any slope: no other look
+        (30, 9.1, True),  # hardly worse than 10
+        (-30, 20.0, True),
+        (30, 8.0, False),
+        (30, 0.0, False),  # nothing is left
+    ],
+)
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_page_is_leveled_unless_it_looks_worse(degrees, score, leveled, turns, monkeypatch):
+    """However the page is stored: its rows become horizontal or, on their side, vertical."""
+    Look, (ink, places) = NOTEBOOK_09["Look"], sloping_page(degrees)
+    ink = np.rot90(ink, -turns)  # so many turns make its rows horizontal, but for their slope
+    looks = [Look(10.0 * (k == turns), k, 18.0, ink > 0.5, False) for k in (turns, turns + 2)]
+
+    def look_at(level, mask, no_lines, model):
+        assert score is not None, "another look, although the rows hardly slope"
+        assert np.mean((level > 0.5) == mask) > 0.99
+        return [Look(s, k, 18.0, mask, no_lines) for k, s in [(0, 0.0), (turns, score)] if score]
+
+    monkeypatch.setitem(NOTEBOOK_09, "look_at", look_at)
+    level, level_looks, back = NOTEBOOK_09["level_page"](ink, looks, None)
+    if not leveled:
+        assert level is ink and level_looks is looks and np.array_equal(back.params, np.eye(3))
+        return
+    assert (level_looks[0].score, level_looks[0].turns) == (score, turns)
+    upright = np.rot90(level, turns)
+    rows = upright.sum(axis=1) > 0.3 * upright.sum(axis=1).max()
+    assert np.diff(rows.astype(int), prepend=0).clip(0).sum() == 2, "not two horizontal rows"
+    labels, n = ndi.label(level > 0.5)
+    middles = back(np.array(ndi.center_of_mass(labels > 0, labels, range(1, n + 1)))[:, ::-1])
+    marks = np.zeros_like(ink)
+    marks[middles[:, 1].round().astype(int), middles[:, 0].round().astype(int)] = 1
+    found = np.argwhere(np.rot90(marks, turns) > 0)
+    distances = np.hypot(*(np.array(places)[:, np.newaxis] - found).T)
+    assert n == len(places) and distances.min(axis=0).max() < 2, (
+        "boxes come back to the wrong place"
+    )
+
+
+def test_each_mask_is_leveled_once_and_hopeless_ones_are_not(monkeypatch):
+    Look, (ink, _) = NOTEBOOK_09["Look"], sloping_page(30)
+    masks = [ink > level for level in (0.5, 0.6, 0.7)]
+    scores = {0: 10.0, 1: 6.0, 2: 4.0}
+    looks = [Look(s - k / 9, k, 18.0, masks[m], m == 1) for m, s in scores.items() for k in (0, 2)]
+    seen = []
+    monkeypatch.setitem(NOTEBOOK_09, "look_at", lambda *of: seen.append(of[2]) or [])
+    assert NOTEBOOK_09["level_page"](ink, looks, None)[0] is ink
+    assert seen == [False, True]
+
+
+def test_without_any_look_a_page_stays_as_it_is():
+    ink = np.zeros((30, 40), "float32")
+    level, looks, back = NOTEBOOK_09["level_page"](ink, [], None)
+    assert level is ink and looks == [] and np.array_equal(back.params, np.eye(3))
 
 
 class Eights:
@@ -911,32 +940,44 @@ def test_only_the_inside_of_outlined_strokes_is_filled():
 
 
 @pytest.mark.parametrize(
-    ("much", "scores", "kept"),
+    ("quick", "scores", "kept"),
     [
-        (True, {4: 20.0, 8: 15.0}, 4),  # the size of the gaps: a tenth and a fifth of a digit
-        (True, {4: 10.4, 8: 10.2}, 0),  # hardly better than 10
-        (True, {4: 11.0, 8: 14.0}, 8),
-        (False, {4: 20.0, 8: 20.0}, 0),  # hardly anything was filled, so there is no second look
+        ({4: 12.0, 8: 11.0}, {4: 20.0}, 4),  # the gaps: a tenth and a fifth of a digit
+        ({4: 12.0, 8: 12.0}, {4: 10.4, 8: 10.2}, 0),  # hardly better than 10
+        ({4: 12.0, 8: 11.0}, {4: 11.0, 8: 14.0}, 8),
+        ({4: 10.0, 8: 11.0}, {8: 14.0}, 8),  # the quick look was no better: that was enough
+        ({4: 9.0, 8: 3.0}, {}, 0),
+        ({8: 11.0}, {8: 14.0}, 8),  # nothing is left of the other
+        (None, {}, 0),  # hardly anything is filled, so there is no other look
     ],
 )
-def test_filled_ink_has_to_be_better(much, scores, kept, monkeypatch):
-    ink = np.zeros((30, 30), "float32")
+def test_filled_ink_has_to_be_better(quick, scores, kept, monkeypatch):
+    """At one mask first, then at all; `scores` says which fillings get as far as that."""
+    ink, tried = np.zeros((30, 30), "float32"), []
     ink[10] = 1
     look = NOTEBOOK_09["Look"](10.0, 0, 40.0, ink > 0.5, False)
 
     def fill_gaps(ink, size):
-        filled = ink + (np.arange(30)[:, np.newaxis] == 11) * much
+        filled = ink + (np.arange(30)[:, np.newaxis] == 11) * (quick is not None)
         filled[0, 0] = -size  # so that the others know it
         return filled
 
+    def look_at(filled, mask, no_lines, model):
+        assert quick is not None, "another look, although hardly anything was filled"
+        assert mask[11].all()  # filled as the ink is
+        size = round(-filled[0, 0])
+        return [look._replace(score=s) for s in (1.0, quick[size])] if size in quick else []
+
     def first_looks(filled, model):
-        assert much, "a second look, although hardly anything was filled"
-        return [look._replace(score=scores[round(-filled[0, 0])])]
+        tried.append(round(-filled[0, 0]))
+        return [look._replace(score=scores[tried[-1]])]
 
     monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", fill_gaps)
+    monkeypatch.setitem(NOTEBOOK_09, "look_at", look_at)
     monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
     best, looks = NOTEBOOK_09["look_again"](ink, [look], None)
     assert (-best[0, 0], looks[0].score) == (kept, scores.get(kept, 10.0))
+    assert tried == list(scores)
 
 
 def test_outlines_are_filled_in_the_ink(monkeypatch):
@@ -948,10 +989,15 @@ def test_outlines_are_filled_in_the_ink(monkeypatch):
     Look, seen = NOTEBOOK_09["Look"], []
     looks = [Look(10.0, 0, 100.0, broken, True), Look(9.0, 0, 100.0, ink > 0.5, False)]
 
+    def look_at(filled, mask, no_lines, model):
+        assert mask[60, 100] and mask[60, 108] and not mask[60, 60] and not mask[60, 115]
+        return [looks[0]._replace(score=11.0)]
+
     def first_looks(filled, model):
         seen.append(filled)
         return [looks[0]._replace(score=20.0 - len(seen))]
 
+    monkeypatch.setitem(NOTEBOOK_09, "look_at", look_at)
     monkeypatch.setitem(NOTEBOOK_09, "first_looks", first_looks)
     monkeypatch.setitem(NOTEBOOK_09, "fill_gaps", lambda image, size: image)
     best, [look] = NOTEBOOK_09["look_again"](ink, looks, None)
@@ -1105,7 +1151,11 @@ def test_a_large_photo_is_read_small_if_its_digits_are_large(size, usual, tried,
 
     def choose_view(pixels, model):
         shapes.append(pixels.shape[1])
-        looks = [NOTEBOOK_09["Look"](10.0, 0, usual, None, False)] if usual else []
+        looks = (
+            [NOTEBOOK_09["Look"](10.0, 0, usual, np.zeros(pixels.shape[:2], bool), False)]
+            if usual
+            else []
+        )
         return pixels[..., 0], looks, NOTEBOOK_09["ProjectiveTransform"]()
 
     def read_ink(ink, looks, model):
